@@ -1,0 +1,57 @@
+"""The two clocks: virtual time that only moves when told, and the host's monotonic time."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time in nanoseconds since the clock was made."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the start."""
+        ...
+
+    def skip_to(self, when_ns: int) -> bool:
+        """Jump to a later time when nothing else can happen before it; False if this clock cannot jump."""
+        ...
+
+
+class HostClock:
+    """The host's monotonic time: fast and not repeatable."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the clock was made."""
+        return time.monotonic_ns() - self._start
+
+    def skip_to(self, when_ns: int) -> bool:
+        """Host time cannot jump."""
+        return False
+
+
+class VirtualClock:
+    """Time that moves only by `advance`: a run is a function of its inputs."""
+
+    __slots__ = ("_now",)
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self._now = start_ns
+
+    def now_ns(self) -> int:
+        """Nanoseconds of virtual time."""
+        return self._now
+
+    def advance(self, ns: int) -> None:
+        """Move forward by ns nanoseconds."""
+        if ns < 0:
+            raise ValueError(f"virtual time cannot go back by {-ns} ns")
+        self._now += ns
+
+    def skip_to(self, when_ns: int) -> bool:
+        """Jump to when_ns if it is in the future."""
+        self._now = max(self._now, when_ns)
+        return True

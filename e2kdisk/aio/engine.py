@@ -1,0 +1,194 @@
+"""I/O engines: how a system call on a file is made, inline when it cannot block, else on a thread.
+
+Nothing above this module knows which engine runs. All offsets and lengths are bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar, cast
+
+from e2kdisk.aio.scheduler import Scheduler, Task, park
+
+T = TypeVar("T")
+
+IoVec = list[memoryview]
+"""Where data comes from or goes to: byte-format memory views, used in place, never copied."""
+
+IOV_MAX = 1024
+"""Most views that one system call takes (Linux UIO_MAXIOV)."""
+
+NOWAIT_LIMIT = 16 << 20
+"""Larger reads go to a thread at once: a copy of this size is itself worth overlapping (bytes)."""
+
+
+class Engine(Protocol):
+    """Makes system calls for the coroutines of one scheduler."""
+
+    scheduler: Scheduler
+
+    def try_read(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Read what can be had without blocking; bytes read, 0 when it would block or at the end of the file."""
+        ...
+
+    async def read(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Fill iov from offset; fewer bytes only at the end of the file. Raises OSError."""
+        ...
+
+    async def write(self, fd: int, iov: IoVec, offset: int) -> None:
+        """Write all of iov at offset. Raises OSError."""
+        ...
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Make any other call that may block (fsync, fallocate, ftruncate) and return its result."""
+        ...
+
+    def close(self) -> None:
+        """Release the threads; whoever uses the engine has drained its requests before."""
+        ...
+
+
+def iov_length(iov: IoVec) -> int:
+    """Bytes that iov covers."""
+    if len(iov) == 1:
+        return iov[0].nbytes
+    return sum([view.nbytes for view in iov])
+
+
+def iov_slice(iov: IoVec, start: int, length: int) -> IoVec:
+    """The part of iov from start, length bytes long; views of the same memory."""
+    if len(iov) == 1:
+        view = iov[0]
+        if start == 0 and length == view.nbytes:
+            return iov
+        return [view[start : start + length]]
+    part: IoVec = []
+    for view in iov:
+        size = view.nbytes
+        if start >= size:
+            start -= size
+            continue
+        piece = view[start : start + length]
+        part.append(piece)
+        length -= piece.nbytes
+        start = 0
+        if length <= 0:
+            break
+    return part
+
+
+def read_fully(fd: int, iov: IoVec, offset: int) -> int:
+    """Blocking read of all of iov; bytes read, fewer only at the end of the file."""
+    wanted = iov_length(iov)
+    done = 0
+    while done < wanted:
+        rest = iov_slice(iov, done, wanted - done)[:IOV_MAX]
+        count = os.preadv(fd, rest, offset + done)
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+def write_fully(fd: int, iov: IoVec, offset: int) -> None:
+    """Blocking write of all of iov."""
+    wanted = iov_length(iov)
+    done = 0
+    while done < wanted:
+        done += os.pwritev(fd, iov_slice(iov, done, wanted - done)[:IOV_MAX], offset + done)
+
+
+class _ThreadCall:
+    """A place where a task waits for a call on a worker thread."""
+
+    __slots__ = ("args", "engine", "function")
+
+    def __init__(self, engine: ThreadEngine, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.engine = engine
+        self.function = function
+        self.args = args
+
+    def park(self, task: Task) -> None:
+        # Announced before it is submitted: the worker may post before submit() returns.
+        self.engine.scheduler.expect_post()
+        self.engine.pool.submit(self._work, task)
+
+    def unpark(self, task: Task) -> bool:
+        return False
+
+    def _work(self, task: Task) -> None:
+        try:
+            value = self.function(*self.args)
+        except BaseException as error:
+            self.engine.scheduler.post(task, error=error)
+        else:
+            self.engine.scheduler.post(task, value)
+
+
+class ThreadEngine:
+    """Every call on a worker thread: the kernel's order of completion, nothing inline."""
+
+    def __init__(self, scheduler: Scheduler, threads: int = 8) -> None:
+        self.scheduler = scheduler
+        self.threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """The worker threads, started when first needed: most commands never need them."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="e2kdisk-io")
+        return self._pool
+
+    def try_read(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Engine.try_read: never inline."""
+        return 0
+
+    async def read(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Engine.read."""
+        return await self.call(read_fully, fd, iov, offset)
+
+    async def write(self, fd: int, iov: IoVec, offset: int) -> None:
+        """Engine.write."""
+        await self.call(write_fully, fd, iov, offset)
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Engine.call."""
+        return cast("T", await park(_ThreadCall(self, function, args)))
+
+    def close(self) -> None:
+        """Engine.close."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
+
+
+class AutoEngine(ThreadEngine):
+    """Reads inline with RWF_NOWAIT, buffered writes inline (they rarely block), the rest on threads."""
+
+    def try_read(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Engine.try_read: RWF_NOWAIT returns what the page cache holds."""
+        if len(iov) > IOV_MAX:
+            return 0
+        try:
+            return os.preadv(fd, iov, offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # A file system without RWF_NOWAIT (tmpfs before Linux 6, FUSE) refuses the flag; a real error
+            # comes again from the blocking call, where it is reported.
+            return 0
+
+    async def read(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Engine.read."""
+        wanted = iov_length(iov)
+        done = self.try_read(fd, iov, offset) if wanted <= NOWAIT_LIMIT else 0
+        if done == wanted:
+            return done
+        return done + await self.call(read_fully, fd, iov_slice(iov, done, wanted - done), offset + done)
+
+    async def write(self, fd: int, iov: IoVec, offset: int) -> None:
+        """Engine.write."""
+        write_fully(fd, iov, offset)

@@ -1,0 +1,54 @@
+"""Node: what every layer that holds bytes offers to the layer above it (files, formats, filters)."""
+
+from __future__ import annotations
+
+from e2kdisk.aio.engine import IoVec
+from e2kdisk.aio.scheduler import Scheduler
+
+
+class Node:
+    """A thing of `size` bytes that can be read and written at byte offsets.
+
+    All I/O methods are coroutines of `scheduler`. Buffers are lists of byte memory views that the caller
+    leaves alone until the coroutine ends. Requests may overlap in time; a caller that needs an order awaits.
+    Errors are OSError (the host said no) or ImageError (the image makes no sense).
+    """
+
+    scheduler: Scheduler
+    name: str
+    """For messages: the file name as the user gave it."""
+    read_only: bool
+    size: int
+    """Bytes."""
+
+    def try_read(self, offset: int, iov: IoVec) -> int:
+        """Read what can be had at once, without waiting; bytes read from the start of iov, 0 for none."""
+        return 0
+
+    async def read(self, offset: int, iov: IoVec) -> None:
+        """Fill iov from offset; bytes past the end read as zeros."""
+        raise NotImplementedError
+
+    async def write(self, offset: int, iov: IoVec) -> None:
+        """Write all of iov at offset; durable after the next flush."""
+        raise NotImplementedError
+
+    async def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
+        """Make length bytes read as zeros; with unmap, give their space back where that is possible."""
+        raise NotImplementedError
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Tell that length bytes are no longer needed; a hint: what they read afterwards is the node's choice."""
+        raise NotImplementedError
+
+    async def flush(self) -> None:
+        """Make every write that has completed durable."""
+        raise NotImplementedError
+
+    async def truncate(self, size: int) -> None:
+        """Change the size; new bytes read as zeros."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Flush what is cached and release the file; the caller has drained its requests."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Disk controllers and what they stand on: guest memory, interrupt lines, declared registers."""

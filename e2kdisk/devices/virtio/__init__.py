@@ -1,0 +1,1 @@
+"""VIRTIO: queues, transports and the block device, three things that never mix."""
