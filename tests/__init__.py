@@ -1,0 +1,1 @@
+"""Promises of e2kdisk, one file a family; helpers are imported as tests.oracles and so on."""
