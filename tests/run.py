@@ -79,7 +79,7 @@ def steps(python: Path, options: argparse.Namespace) -> list[tuple[str, list[str
         ("ruff check", [*module, "ruff", "check"]),
         ("ruff format", [*module, "ruff", "format", "--check"]),
         ("mypy", [*module, "mypy"]),
-        ("import order", [str(python.parent / "lint-imports")]),
+        ("import order", [str(python.parent / "lint-imports"), "--no-logo"]),
         ("pytest", pytest),
     ]
 
@@ -105,7 +105,8 @@ def prepared_environment() -> Path:
     """Return the Python of .venv-tests, made anew when pyproject.toml or the Python differ from last time."""
     python = VENV / "bin" / "python"
     stamp = VENV / "made-from"
-    wanted = hashlib.sha256(sys.version.encode() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    recipe = f"{sys.version}\n{ROOT}\n{(ROOT / 'pyproject.toml').read_text()}"  # an environment cannot be moved
+    wanted = hashlib.sha256(recipe.encode()).hexdigest()
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python
     if importlib.util.find_spec("ensurepip") is None and not apt_install(["python3-venv"]):
