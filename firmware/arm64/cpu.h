@@ -1,4 +1,4 @@
-// QEMU's arm64 `virt` board, as far as the program needs it. Also included by start.S and link.ld.
+// QEMU's arm64 `virt` board, as far as the program needs it. Also included by start.S.
 #define CPU_NAME "arm64"
 #define UART_BASE 0x09000000    // PL011
 #define VIRTIO_BASE 0x0a000000
