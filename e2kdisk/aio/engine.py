@@ -20,8 +20,8 @@ IoVec = list[memoryview]
 IOV_MAX = 1024
 """Most views that one system call takes (Linux UIO_MAXIOV)."""
 
-NOWAIT_LIMIT = 16 << 20
-"""Larger reads go to a thread at once: a copy of this size is itself worth overlapping (bytes)."""
+INLINE_LIMIT = 16 << 20
+"""Larger requests go to a thread at once: a copy of this size is itself worth overlapping (bytes)."""
 
 
 class Engine(Protocol):
@@ -31,6 +31,13 @@ class Engine(Protocol):
 
     def try_read(self, fd: int, iov: IoVec, offset: int) -> int:
         """Read what can be had without blocking; bytes read, 0 when it would block or at the end of the file."""
+        ...
+
+    def try_write(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Write what can be written through the page cache at once; bytes written from the start of iov, or 0.
+
+        For buffered files only: a write with O_DIRECT or O_DSYNC waits for the device. Raises OSError.
+        """
         ...
 
     async def read(self, fd: int, iov: IoVec, offset: int) -> int:
@@ -146,6 +153,10 @@ class ThreadEngine:
         """Engine.try_read: never inline."""
         return 0
 
+    def try_write(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Engine.try_write: never inline."""
+        return 0
+
     async def read(self, fd: int, iov: IoVec, offset: int) -> int:
         """Engine.read."""
         return await self.call(read_fully, fd, iov, offset)
@@ -166,29 +177,23 @@ class ThreadEngine:
 
 
 class AutoEngine(ThreadEngine):
-    """Reads inline with RWF_NOWAIT, buffered writes inline (they rarely block), the rest on threads."""
+    """What is not expected to block is done inline, the rest on threads.
+
+    Reads with RWF_NOWAIT take what the page cache holds. Buffered writes refuse that flag on ext4, but they only
+    copy to the page cache: they block rarely, and a thread costs ten times the copy.
+    """
 
     def try_read(self, fd: int, iov: IoVec, offset: int) -> int:
         """Engine.try_read: RWF_NOWAIT returns what the page cache holds."""
-        if len(iov) > IOV_MAX:
-            return 0
         try:
             return os.preadv(fd, iov, offset, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return 0
         except OSError:
-            # A file system without RWF_NOWAIT (tmpfs before Linux 6, FUSE) refuses the flag; a real error
-            # comes again from the blocking call, where it is reported.
+            # BlockingIOError: not cached. A file system without RWF_NOWAIT (FUSE, tmpfs before Linux 6) refuses
+            # the flag, too many views are EINVAL; a real error comes again from the blocking call that follows.
             return 0
 
-    async def read(self, fd: int, iov: IoVec, offset: int) -> int:
-        """Engine.read."""
-        wanted = iov_length(iov)
-        done = self.try_read(fd, iov, offset) if wanted <= NOWAIT_LIMIT else 0
-        if done == wanted:
-            return done
-        return done + await self.call(read_fully, fd, iov_slice(iov, done, wanted - done), offset + done)
-
-    async def write(self, fd: int, iov: IoVec, offset: int) -> None:
-        """Engine.write."""
-        write_fully(fd, iov, offset)
+    def try_write(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Engine.try_write: a buffered write."""
+        if len(iov) > IOV_MAX:
+            return 0
+        return os.pwritev(fd, iov, offset)

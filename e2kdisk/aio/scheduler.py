@@ -68,7 +68,9 @@ class Task:
 
     __slots__ = ("_coro", "_then", "cancelled", "done", "error", "owner", "place", "result", "scheduler")
 
-    def __init__(self, scheduler: Scheduler, coro: Coroutine[Place, Any, Any], then: Then | None, owner: object) -> None:
+    def __init__(
+        self, scheduler: Scheduler, coro: Coroutine[Place, Any, Any], then: Then | None, owner: object
+    ) -> None:
         self.scheduler = scheduler
         self.owner = owner
         self.place: Place | None = None

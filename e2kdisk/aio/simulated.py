@@ -62,6 +62,10 @@ class SimulatedEngine:
         """Engine.try_read: never inline, every read is a decision."""
         return 0
 
+    def try_write(self, fd: int, iov: IoVec, offset: int) -> int:
+        """Engine.try_write: never inline, every write is a decision."""
+        return 0
+
     async def read(self, fd: int, iov: IoVec, offset: int) -> int:
         """Engine.read."""
         return cast("int", await park(PendingCall(self, "read", offset, read_fully, (fd, iov, offset))))
