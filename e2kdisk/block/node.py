@@ -2,8 +2,39 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
+
 from e2kdisk.aio.engine import IoVec
 from e2kdisk.aio.scheduler import Scheduler
+
+_zeros = memoryview(bytes(1 << 20))
+"""Where zeros come from: one read-only buffer for everybody."""
+
+
+class ReadOnlyError(OSError):
+    """A write to something that is open for reading only."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(errno.EROFS, "is open for reading only", name)
+
+
+def zero_fill(iov: Iterable[memoryview]) -> None:
+    """Fill byte views with zeros."""
+    for view in iov:
+        length = view.nbytes
+        for start in range(0, length, len(_zeros)):
+            end = min(start + len(_zeros), length)
+            view[start:end] = _zeros[: end - start]
+
+
+def zero_iov(length: int) -> IoVec:
+    """Views of zeros, length bytes in all, to write from; one shared buffer, however long."""
+    whole, rest = divmod(length, len(_zeros))
+    iov = [_zeros] * whole
+    if rest:
+        iov.append(_zeros[:rest])
+    return iov
 
 
 class Node:

@@ -1,0 +1,46 @@
+"""Space of a host file: Linux fallocate(2), which Python does not offer."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from functools import cache
+
+KEEP_SIZE = 0x01
+PUNCH_HOLE = 0x02
+ZERO_RANGE = 0x10
+
+NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.ENOTTY})
+"""The file system or device will never do it."""
+NOT_HERE = NOT_SUPPORTED | {errno.EINVAL}
+"""... or not for this range (a block device wants whole logical blocks)."""
+
+
+@cache
+def _fallocate() -> Callable[[int, int, int, int], int]:
+    library = ctypes.CDLL(None, use_errno=True)
+    # The C library's name of the variant with 64-bit offsets, on every kind of machine; musl has only that one.
+    function = library.fallocate64 if hasattr(library, "fallocate64") else library.fallocate
+    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    function.restype = ctypes.c_int
+    return function
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Call fallocate(2); offset and length in bytes. May block; releases the GIL. Raises OSError."""
+    while _fallocate()(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def zero_range(fd: int, offset: int, length: int) -> None:
+    """Make a range read as zeros with its space kept; extends the file. Raises OSError."""
+    fallocate(fd, ZERO_RANGE, offset, length)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Make a range read as zeros and give its space back; never extends the file. Raises OSError."""
+    fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
