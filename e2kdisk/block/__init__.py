@@ -1,6 +1,7 @@
 """Nodes that hold bytes (file, memory, null, raw), the Disk that controllers use, open options and open policy."""
 
 from e2kdisk.block.disk import Disk
+from e2kdisk.block.drive import DriveOptions, parse_drive
 from e2kdisk.block.file import FileNode
 from e2kdisk.block.memory import MemoryNode
 from e2kdisk.block.node import Node, ReadOnlyError
@@ -12,6 +13,7 @@ from e2kdisk.block.raw import RawNode
 
 __all__ = [
     "Disk",
+    "DriveOptions",
     "FileNode",
     "MemoryNode",
     "Node",
@@ -22,4 +24,5 @@ __all__ = [
     "RawNode",
     "ReadOnlyError",
     "open_disk",
+    "parse_drive",
 ]
