@@ -66,7 +66,18 @@ def park(place: Place) -> Generator[Place, Any, Any]:
 class Task:
     """A coroutine that has parked at least once."""
 
-    __slots__ = ("_coro", "_then", "cancelled", "done", "error", "owner", "place", "result", "scheduler")
+    __slots__ = (
+        "_coro",
+        "_then",
+        "cancel_pending",
+        "cancelled",
+        "done",
+        "error",
+        "owner",
+        "place",
+        "result",
+        "scheduler",
+    )
 
     def __init__(
         self, scheduler: Scheduler, coro: Coroutine[Place, Any, Any], then: Then | None, owner: object
@@ -76,6 +87,7 @@ class Task:
         self.place: Place | None = None
         self.done = False
         self.cancelled = False
+        self.cancel_pending = False
         self.result: Any = None
         self.error: BaseException | None = None
         self._coro = coro
@@ -90,9 +102,15 @@ class Task:
         if self.done or self.cancelled:
             return
         self.cancelled = True
-        if self.place is not None and self.place.unpark(self):
-            self.place = None
-            self.scheduler.wake(self, error=Cancelled())
+        self.cancel_pending = not self._throw_cancelled()
+
+    def _throw_cancelled(self) -> bool:
+        """Throw Cancelled if the task waits where it can be cancelled."""
+        if self.place is None or not self.place.unpark(self):
+            return False
+        self.place = None
+        self.scheduler.wake(self, error=Cancelled())
+        return True
 
 
 class _Timer:
@@ -297,9 +315,9 @@ class Scheduler:
         else:
             task.place = place
             place.park(task)
-            if task.cancelled and place.unpark(task):
-                task.place = None
-                self.wake(task, error=Cancelled())
+            # Thrown once only: what the request does to clean up may wait for a lock in peace.
+            if task.cancel_pending:
+                task.cancel_pending = not task._throw_cancelled()
 
     def _finish(self, task: Task, result: Any, error: BaseException | None) -> None:
         task.done = True

@@ -1,0 +1,286 @@
+"""Mapping: from guest offsets through L1 and L2 tables to extents of the image file.
+
+    guest offset -> L1 entry -> L2 table -> L2 entry -> Unallocated | Zero | Allocated | Compressed
+
+L2 tables are cached in slices, numbered by the guest space they map (slice n maps the guest bytes from
+n << Geometry.slice_shift). Reference: qcow2_get_cluster_offset, qcow2_get_cluster_type, qcow2_grow_l1_table,
+qcow2_l2_cache_reset.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+from e2kdisk.block.node import Node
+from e2kdisk.errors import ImageError
+from e2kdisk.qcow2 import layout
+from e2kdisk.qcow2.cache import Table, TableCache
+from e2kdisk.qcow2.entries import Entries64, pack64
+from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
+from e2kdisk.qcow2.header import Header
+from e2kdisk.qcow2.header_writer import HeaderWriter
+from e2kdisk.qcow2.refcount import RefcountTable
+from e2kdisk.qcow2.table import ResidentTable
+from e2kdisk.qcow2.write_order import WriteOrder
+
+DEFAULT_L2_CACHE_BYTES = 32 << 20
+"""Enough to map 256 GiB at 64 KiB clusters."""
+
+
+@dataclass(slots=True)
+class Unallocated:
+    """Reads come from the backing file, or are zeros without one (QCOW2_CLUSTER_UNALLOCATED)."""
+
+    length: int
+
+
+@dataclass(slots=True)
+class Zero:
+    """Reads are zeros; there may be space behind it, kept for later writes (QCOW2_CLUSTER_ZERO)."""
+
+    length: int
+
+
+@dataclass(slots=True)
+class Allocated:
+    """The bytes lie in the file from `host` on (QCOW2_CLUSTER_NORMAL)."""
+
+    host: HostOffset
+    length: int
+
+
+@dataclass(slots=True)
+class Compressed:
+    """One compressed cluster (QCOW2_CLUSTER_COMPRESSED)."""
+
+    entry: int
+    """The L2 entry, a compressed cluster descriptor."""
+    skip: int
+    """Where in the decompressed cluster the extent begins, bytes."""
+    length: int
+
+
+Extent = Unallocated | Zero | Allocated | Compressed
+
+
+def cluster_kind(entry: int) -> type[Extent]:
+    """What an L2 entry says of its cluster; the order of the tests is part of the format."""
+    if entry & layout.COMPRESSED:
+        return Compressed
+    if entry & layout.ZERO:
+        return Zero
+    if entry & layout.OFFSET_MASK:
+        return Allocated
+    return Unallocated
+
+
+class Mapping:
+    """The active L1 table and its L2 tables."""
+
+    def __init__(
+        self,
+        file: Node,
+        header: Header,
+        writer: HeaderWriter,
+        geometry: Geometry,
+        order: WriteOrder,
+        refcounts: RefcountTable,
+        l1: ResidentTable,
+        l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES,
+    ) -> None:
+        self._file = file
+        self._header = header
+        self._writer = writer
+        self._geometry = geometry
+        self._order = order
+        self._refcounts = refcounts
+        self.l1 = l1
+        self.slices: TableCache[Entries64] = TableCache(
+            file, order, Entries64, geometry.slice_bytes, max(8, l2_cache_bytes // geometry.slice_bytes)
+        )
+        order.add(self.slices)
+        order.add(l1)
+
+    # -- look up ----------------------------------------------------------------------------------
+
+    def resident(self, offset: GuestOffset) -> Table[Entries64] | None:
+        """The L2 slice that maps an offset, if it is in memory; valid until the next await."""
+        table = self.slices.tables.get(offset >> self._geometry.slice_shift)
+        if table is not None:
+            table.used = True
+        return table
+
+    def has_l2_table(self, offset: GuestOffset) -> bool:
+        """False if the L1 table says that nothing around this offset is allocated."""
+        return bool(self.l1.values[offset >> self._geometry.l1_shift] & layout.OFFSET_MASK)
+
+    async def load(self, offset: GuestOffset) -> Table[Entries64] | None:
+        """The L2 slice that maps an offset, read if need be; None if there is no L2 table.
+
+        Needs the metadata lock. Raises ImageError for a broken L1 entry.
+        """
+        geometry = self._geometry
+        key = offset >> geometry.slice_shift
+        table = self.slices.tables.get(key)
+        if table is not None:
+            table.used = True
+            return table
+        l2_offset = self.l2_table_offset(offset >> geometry.l1_shift)
+        if l2_offset == 0:
+            return None
+        part = key & (geometry.slices_per_table - 1)
+        return await self.slices.get(key, HostOffset(l2_offset + part * geometry.slice_bytes))
+
+    def l2_table_offset(self, index: int) -> HostOffset:
+        """Where the L2 table of an L1 entry lies, 0 for none. Raises ImageError for a broken entry."""
+        entry = self.l1.values[index]
+        offset = entry & layout.OFFSET_MASK
+        if entry & layout.L1_RESERVED or offset & self._geometry.cluster_mask:
+            raise self._corrupt_l1(index, f"{entry:#x} is not the offset of a cluster")
+        if offset and offset + self._geometry.cluster_size > self._geometry.round_up(self._file.size):
+            raise self._corrupt_l1(index, f"L2 table at {offset:#x} is past the end of the file")
+        return HostOffset(offset)
+
+    def _corrupt_l1(self, index: int, what: str) -> ImageError:
+        return ImageError(self._file.name, f"L1 entry {index} (offset {self.l1.offset + index * 8:#x})", what)
+
+    def extent(self, table: Table[Entries64] | None, offset: GuestOffset, length: int) -> Extent:
+        """What lies at offset: the longest run of one kind within the slice, at most length bytes.
+
+        `table` is the slice of that offset (None: no L2 table). Raises ImageError for a broken L2 entry.
+        """
+        geometry = self._geometry
+        slice_end = ((offset >> geometry.slice_shift) + 1) << geometry.slice_shift
+        length = min(length, slice_end - offset)
+        if table is None:
+            return Unallocated(length)
+        values = table.entries.values
+        index = (offset >> geometry.cluster_bits) & geometry.slice_mask
+        entry = values[index]
+        inside = offset & geometry.cluster_mask
+        last = index + ((inside + length - 1) >> geometry.cluster_bits)
+        kind = cluster_kind(entry)
+        if kind is Compressed:
+            return Compressed(entry, inside, min(length, geometry.cluster_size - inside))
+        if kind is Allocated:
+            host = self.check_entry(table, index)
+            step = geometry.cluster_size
+            flags = layout.COMPRESSED | layout.ZERO
+            expected = int(host)
+            index += 1
+            while index <= last:
+                expected += step
+                if values[index] & (layout.OFFSET_MASK | flags) != expected:
+                    break
+                index += 1
+            return Allocated(HostOffset(host + inside), self._clip(offset, index, length))
+        index += 1
+        while index <= last and cluster_kind(values[index]) is kind:
+            index += 1
+        if kind is Zero:
+            return Zero(self._clip(offset, index, length))
+        return Unallocated(self._clip(offset, index, length))
+
+    def _clip(self, offset: GuestOffset, end_index: int, length: int) -> int:
+        geometry = self._geometry
+        slice_start = offset >> geometry.slice_shift << geometry.slice_shift
+        return min(length, slice_start + (end_index << geometry.cluster_bits) - offset)
+
+    def check_entry(self, table: Table[Entries64], index: int) -> HostOffset:
+        """The host offset of a standard L2 entry. Raises ImageError when it makes no sense."""
+        entry = table.entries.values[index]
+        host = entry & layout.OFFSET_MASK
+        if host & self._geometry.cluster_mask or entry & layout.L2_RESERVED:
+            raise self.corrupt_l2(table, index, f"{entry:#x} is not the offset of a cluster")
+        return HostOffset(host)
+
+    def corrupt_l2(self, table: Table[Entries64], index: int, what: str) -> ImageError:
+        """The error for an L2 entry, naming the guest offset that it maps and where it lies in the file."""
+        guest = (table.key << self._geometry.slice_shift) + (index << self._geometry.cluster_bits)
+        where = f"L2 entry of guest offset {guest:#x} (offset {table.offset + 8 * index:#x})"
+        return ImageError(self._file.name, where, what)
+
+    # -- change -----------------------------------------------------------------------------------
+
+    async def writable(self, offset: GuestOffset) -> Table[Entries64]:
+        """The L2 slice that maps an offset, in an L2 table of our own: made or copied if need be.
+
+        Valid until the next await. Needs the metadata lock.
+        """
+        index = offset >> self._geometry.l1_shift
+        if not self.l1.values[index] & layout.COPIED:
+            await self._own_l2_table(index)
+        table = await self.load(offset)
+        assert table is not None
+        return table
+
+    async def _own_l2_table(self, index: int) -> None:
+        """Give an L1 entry an L2 table that nobody shares: empty, or a copy of a snapshot's."""
+        geometry = self._geometry
+        old = self.l2_table_offset(index)
+        new, fresh = await self._refcounts.allocate(1)
+        try:
+            if old:
+                raw = bytearray(geometry.cluster_size)
+                # Changes to the old table that are still in memory must be in the copy.
+                await self._order.flush(before=self.l1)
+                await self._file.read(old, [memoryview(raw)])
+                await self._file.write(new, [memoryview(raw)])
+            elif fresh:
+                await self._file.write(new + geometry.cluster_size - 8, [memoryview(bytes(8))])
+            else:
+                await self._file.write_zeroes(new, geometry.cluster_size)
+        except BaseException:
+            await self._refcounts.abandon(new, 1)
+            raise
+        # The table's contents are on their way before the L1 entry: the order's L1 stage comes behind a barrier.
+        self._order.note_unsynced()
+        for part in range(geometry.slices_per_table):
+            self.slices.forget(index * geometry.slices_per_table + part)
+        self.l1.set(index, new | layout.COPIED)
+        if old:
+            self._refcounts.free(old, geometry.cluster_size)
+
+    def set_entries(self, table: Table[Entries64], index: int, entries: list[int]) -> None:
+        """Replace L2 entries of one slice, which is resident and our own."""
+        table.entries.values[index : index + len(entries)] = array("Q", entries)
+        self.slices.mark_dirty(table, index * 8, (index + len(entries)) * 8)
+
+    # -- grow -------------------------------------------------------------------------------------
+
+    async def grow_l1(self, entries: int, *, exact: bool = False) -> None:
+        """Make the L1 table at least `entries` long (reference: qcow2_grow_l1_table).
+
+        The new table is written and durable before one write of the header switches to it; the old one is
+        released after that. Raises ImageError beyond 32 MiB.
+        """
+        old_entries = len(self.l1.values)
+        if entries <= old_entries:
+            return
+        if not exact:
+            entries = max(entries, old_entries + old_entries // 2)
+        if entries * 8 > layout.MAX_L1_BYTES:
+            entries = layout.MAX_L1_BYTES // 8 if not exact else entries
+        if entries * 8 > layout.MAX_L1_BYTES or entries <= old_entries:
+            raise ImageError(self._file.name, "L1 table", "cannot grow: it would exceed the limit of 32 MiB")
+        geometry = self._geometry
+        clusters = geometry.clusters(entries * 8)
+        # All that the old table points to must be durable before a copy of it is reachable.
+        await self._order.flush()
+        values = array("Q", self.l1.values)
+        values.extend([0] * (entries - old_entries))
+        offset, _ = await self._refcounts.allocate(clusters)
+        try:
+            await self._file.write(offset, [memoryview(pack64(values))])
+            self._order.note_unsynced()
+            await self._order.flush(before=self.slices)
+        except BaseException:
+            await self._refcounts.abandon(offset, clusters)
+            raise
+        old_offset = self.l1.offset
+        # If this fails nobody knows which table the header on disk names: both stay allocated, one leaks.
+        await self._writer.switch(l1_size=entries, l1_table_offset=int(offset))
+        self.l1.move(offset, values)
+        if old_entries:
+            self._refcounts.free(old_offset, old_entries * 8)

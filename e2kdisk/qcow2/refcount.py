@@ -1,0 +1,332 @@
+"""Refcounts: how often each cluster of the file is used; allocation and release of clusters.
+
+    refcount table (in memory, ResidentTable)
+      [0] -> refcount block: counts of clusters 0 .. n-1
+      [1] -> refcount block: counts of clusters n .. 2n-1        n = Geometry.refblock_entries
+      [2] -> 0: no block, all its clusters are free
+
+All methods are called with the image's metadata lock held. Reference: the qcow2-refcount.c functions.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from e2kdisk.block.node import Node
+from e2kdisk.errors import ImageError
+from e2kdisk.qcow2 import layout
+from e2kdisk.qcow2.cache import Table, TableCache
+from e2kdisk.qcow2.entries import Refcounts, decode_refcounts, pack64
+from e2kdisk.qcow2.geometry import Geometry, HostOffset
+from e2kdisk.qcow2.header import Header
+from e2kdisk.qcow2.header_writer import HeaderWriter
+from e2kdisk.qcow2.table import ResidentTable
+from e2kdisk.qcow2.write_order import WriteOrder
+
+DEFAULT_CACHE_BYTES = 1 << 20
+"""Refcount blocks in memory; at least four, so that growing the table never evicts what it works on."""
+
+MAX_PENDING_FREES = 4096
+"""Frees that wait for a flush; beyond this the image flushes by itself, so that the list stays bounded."""
+
+
+@dataclass(slots=True)
+class PendingFree:
+    """Clusters that lose one reference as soon as no pointer on disk leads to them."""
+
+    offset: HostOffset
+    length: int
+    """Bytes; both offset and length are cluster-aligned."""
+    punch: bool
+    """Give the space back to the host when the last reference goes (a guest's discard)."""
+
+
+class RefcountTable:
+    """Refcounts of one open image."""
+
+    def __init__(
+        self,
+        file: Node,
+        header: Header,
+        writer: HeaderWriter,
+        geometry: Geometry,
+        order: WriteOrder,
+        table: ResidentTable,
+    ) -> None:
+        self._file = file
+        self._header = header
+        self._writer = writer
+        self._geometry = geometry
+        self._order = order
+        self.table = table
+        self.blocks: TableCache[Refcounts] = TableCache(
+            file,
+            order,
+            partial(decode_refcounts, bits=geometry.refcount_bits),
+            geometry.cluster_size,
+            max(4, DEFAULT_CACHE_BYTES // geometry.cluster_size),
+        )
+        order.add(self.blocks)
+        order.add(table)
+        self._free_hint = 0
+        """No cluster before this one is free (free_cluster_index)."""
+        self.pending: list[PendingFree] = []
+        self.in_use: Callable[[HostOffset, int], bool] = lambda offset, length: False
+        """True if a request is still reading or writing there; such clusters stay pending."""
+        self.virgin = HostOffset(geometry.round_up(file.size))
+        """Nothing at or after this offset has ever been written: a cluster allocated there is a hole of zeros."""
+
+    @classmethod
+    async def open(
+        cls, file: Node, header: Header, writer: HeaderWriter, geometry: Geometry, order: WriteOrder
+    ) -> RefcountTable:
+        """Read the refcount table, whose limits have been checked (reference: qcow2_refcount_init)."""
+        entries = header.refcount_table_clusters << geometry.cluster_bits >> 3
+        table = await ResidentTable.read(file, HostOffset(header.refcount_table_offset), entries)
+        return cls(file, header, writer, geometry, order, table)
+
+    # -- one count --------------------------------------------------------------------------------
+
+    async def get(self, cluster: int) -> int:
+        """The refcount of a cluster (by number). Raises ImageError for a broken table."""
+        block = await self._block(cluster >> self._geometry.refblock_bits)
+        if block is None:
+            return 0
+        return block.entries.get(cluster & (self._geometry.refblock_entries - 1))
+
+    async def _block(self, index: int) -> Table[Refcounts] | None:
+        table = self.blocks.tables.get(index)
+        if table is not None:
+            table.used = True
+            return table
+        if index >= len(self.table.values):
+            return None
+        entry = self.table.values[index]
+        if entry == 0:
+            return None
+        offset = entry & layout.REFTABLE_OFFSET_MASK
+        if entry & 511 or offset & self._geometry.cluster_mask or offset >= layout.MAX_HOST_OFFSET:
+            raise self._corrupt(index, f"{entry:#x} is not the offset of a cluster")
+        if offset >= self._file.size:
+            raise self._corrupt(index, f"{offset:#x} is past the end of the file")
+        return await self.blocks.get(index, HostOffset(offset))
+
+    def _corrupt(self, index: int, what: str) -> ImageError:
+        place = self.table.offset + 8 * index
+        return ImageError(self._file.name, f"refcount table entry {index} (offset {place:#x})", what)
+
+    async def _change(self, cluster: int, delta: int) -> int:
+        """Add delta to one refcount and return the new value."""
+        geometry = self._geometry
+        index = cluster >> geometry.refblock_bits
+        block = await self._block(index)
+        if block is None:
+            raise self._corrupt(index, f"no refcount block counts cluster {cluster:#x}, which is in use")
+        slot = cluster & (geometry.refblock_entries - 1)
+        value = block.entries.get(slot) + delta
+        if value < 0 or value >> geometry.refcount_bits:
+            place = block.offset + (slot << geometry.refcount_order >> 3)
+            what = "would fall below 0" if value < 0 else f"does not fit in {geometry.refcount_bits} bits"
+            raise ImageError(self._file.name, f"refcount of cluster {cluster:#x} (offset {place:#x})", what)
+        block.entries.set(slot, value)
+        first = slot << geometry.refcount_order >> 3
+        self.blocks.mark_dirty(block, first, first + max(1, geometry.refcount_bits // 8))
+        return value
+
+    # -- allocate ---------------------------------------------------------------------------------
+
+    async def allocate(self, clusters: int) -> tuple[HostOffset, bool]:
+        """Take the first free run of clusters (reference: qcow2_alloc_clusters).
+
+        Returns where it lies, and whether it has never been written (it reads as zeros). Raises OSError or
+        ImageError; then nothing has been taken.
+        """
+        while True:
+            first = await self._find_free(clusters)
+            taken = 0
+            try:
+                while taken < clusters:
+                    await self._ensure_block((first + taken) >> self._geometry.refblock_bits)
+                    if await self.get(first + taken):
+                        break  # a refcount block that had to be made took its place here: look again
+                    await self._change(first + taken, 1)
+                    taken += 1
+            except BaseException:
+                await self._give_back(first, taken)
+                raise
+            if taken == clusters:
+                break
+            await self._give_back(first, taken)
+        if first <= self._free_hint:
+            self._free_hint = first + clusters
+        offset = HostOffset(first << self._geometry.cluster_bits)
+        fresh = offset >= self.virgin
+        self.virgin = max(self.virgin, HostOffset(offset + (clusters << self._geometry.cluster_bits)))
+        return offset, fresh
+
+    async def _find_free(self, clusters: int) -> int:
+        geometry = self._geometry
+        limit = layout.MAX_HOST_OFFSET >> geometry.cluster_bits
+        cluster = self._free_hint
+        start, run = cluster, 0
+        while run < clusters:
+            if cluster + clusters - run > limit:
+                raise ImageError(self._file.name, "", "the image file has reached its largest size")
+            index = cluster >> geometry.refblock_bits
+            block = await self._block(index)
+            slot = cluster & (geometry.refblock_entries - 1)
+            if block is None:
+                free = geometry.refblock_entries - slot
+                run += free
+                cluster += free
+                continue
+            found = block.entries.find_free(slot)
+            if found != slot:
+                # Something used lies between: the run, if any, is over.
+                cluster += (found if found >= 0 else geometry.refblock_entries) - slot
+                start, run = cluster, 0
+                continue
+            run += 1
+            cluster += 1
+        return start
+
+    async def take(self, offset: HostOffset, clusters: int) -> int:
+        """Take as many free clusters as lie exactly at offset, at most `clusters`; 0 is no error.
+
+        Reference: qcow2_alloc_clusters_at.
+        """
+        first = offset >> self._geometry.cluster_bits
+        taken = 0
+        while taken < clusters:
+            await self._ensure_block((first + taken) >> self._geometry.refblock_bits)
+            if await self.get(first + taken):
+                break
+            await self._change(first + taken, 1)
+            taken += 1
+        self.virgin = max(self.virgin, HostOffset((first + taken) << self._geometry.cluster_bits))
+        return taken
+
+    async def _give_back(self, first: int, clusters: int) -> None:
+        for cluster in range(first, first + clusters):
+            await self._change(cluster, -1)
+        if clusters:
+            self._free_hint = min(self._free_hint, first)
+
+    async def abandon(self, offset: HostOffset, clusters: int) -> None:
+        """Give back clusters that nothing has ever pointed to; on an error they leak, which harms nobody."""
+        try:
+            await self._give_back(offset >> self._geometry.cluster_bits, clusters)
+        except (OSError, ImageError):
+            return
+
+    # -- free -------------------------------------------------------------------------------------
+
+    def free(self, offset: HostOffset, length: int, *, punch: bool = False) -> None:
+        """Drop one reference of each cluster that the bytes touch, once the pointer's removal is durable.
+
+        Reference: qcow2_free_clusters. The caller has removed the pointer in memory already.
+        """
+        start = HostOffset(self._geometry.round_down(offset))
+        end = self._geometry.round_up(offset + length)
+        last = self.pending[-1] if self.pending else None
+        if last is not None and last.punch == punch and last.offset + last.length == start:
+            last.length += end - start
+        else:
+            self.pending.append(PendingFree(start, end - start, punch))
+
+    async def apply_frees(self) -> bool:
+        """Carry out the pending frees; the caller has just flushed the whole write order. True if any were done."""
+        waiting, self.pending = self.pending, []
+        done = False
+        while waiting:
+            item = waiting.pop()
+            if self.in_use(item.offset, item.length):
+                self.pending.append(item)
+                continue
+            done = True
+            await self._apply(item)
+        return done
+
+    async def _apply(self, item: PendingFree) -> None:
+        bits = self._geometry.cluster_bits
+        first = item.offset >> bits
+        hole: int | None = None
+        for cluster in range(first, first + (item.length >> bits)):
+            left = await self._change(cluster, -1)
+            if left == 0:
+                self._free_hint = min(self._free_hint, cluster)
+            if item.punch and left == 0 and hole is None:
+                hole = cluster
+            elif left and hole is not None:
+                await self._file.discard(hole << bits, (cluster - hole) << bits)
+                hole = None
+        if hole is not None:
+            await self._file.discard(hole << bits, (first << bits) + item.length - (hole << bits))
+
+    # -- grow -------------------------------------------------------------------------------------
+
+    async def _ensure_block(self, index: int) -> None:
+        """Make the refcount block with this index if it is missing.
+
+        No cluster that it counts is used yet, so the block lies in the first of them and counts itself.
+        """
+        geometry = self._geometry
+        while index >= len(self.table.values):
+            await self._grow_table(index)
+        if self.table.values[index]:
+            return
+        offset = HostOffset(index << geometry.refblock_bits << geometry.cluster_bits)
+        block = await self.blocks.insert(index, offset, bytearray(geometry.cluster_size), dirty=True)
+        block.entries.set(0, 1)
+        self.virgin = max(self.virgin, HostOffset(offset + geometry.cluster_size))
+        # The write order puts the block on disk before this entry.
+        self.table.set(index, offset)
+
+    async def _grow_table(self, index: int) -> None:
+        """Move the refcount table to a larger place that also has room for the blocks that count it.
+
+            old coverage ............|  new blocks  |  new table  |  free
+                                     ^ area: the first cluster that the old table cannot count
+
+        The area is written as a whole and made durable; one write of the header switches to it; only then is
+        the old table's space released. A crash before the switch leaves the old table valid and the area
+        unused (past the old coverage, where nothing counts it).
+        """
+        geometry = self._geometry
+        old_entries = len(self.table.values)
+        area = old_entries << geometry.refblock_bits
+        entries = max(index + 1, old_entries + old_entries // 2)
+        blocks = 0
+        while True:
+            table_clusters = geometry.clusters((entries + blocks) * 8)
+            wanted = -(-(blocks + table_clusters) // geometry.refblock_entries)
+            if wanted <= blocks:
+                break
+            blocks = wanted
+        if table_clusters << geometry.cluster_bits > layout.MAX_REFTABLE_BYTES:
+            raise ImageError(self._file.name, "refcount table", "cannot grow: it would exceed the limit of 8 MiB")
+        # Everything so far must be durable in the old place before it is copied: the copy is not ordered after it.
+        await self._order.flush(before=self.table)
+        values = array("Q", self.table.values)
+        values.extend([0] * ((table_clusters << geometry.cluster_bits >> 3) - old_entries))
+        used = blocks + table_clusters
+        for number in range(blocks):
+            raw = bytearray(geometry.cluster_size)
+            counts = decode_refcounts(raw, geometry.refcount_bits)
+            for slot in range(min(geometry.refblock_entries, used - number * geometry.refblock_entries)):
+                counts.set(slot, 1)
+            offset = HostOffset((area + number) << geometry.cluster_bits)
+            await self._file.write(offset, [memoryview(counts.pack(0, geometry.cluster_size))])
+            values[old_entries + number] = offset
+        new_offset = HostOffset((area + blocks) << geometry.cluster_bits)
+        await self._file.write(new_offset, [memoryview(pack64(values))])
+        self.virgin = max(self.virgin, HostOffset((area + used) << geometry.cluster_bits))
+        self._order.note_unsynced()
+        await self._order.barrier()
+        old_offset, old_clusters = self.table.offset, self._header.refcount_table_clusters
+        await self._writer.switch(refcount_table_offset=int(new_offset), refcount_table_clusters=table_clusters)
+        self.table.move(new_offset, values)
+        self.free(old_offset, old_clusters << geometry.cluster_bits)
