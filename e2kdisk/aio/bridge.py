@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from e2kdisk.aio.scheduler import Scheduler
@@ -54,16 +55,20 @@ class AsyncioBridge:
                 future.cancel()
 
         task = self._scheduler.start(coro, then)
-        self._arm_timer()
+        if task is None:
+            return future.result()
+        self._posted()
         try:
-            return await asyncio.shield(future) if task is not None else future.result()
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
-            # The buffers of the request stay in use until it ends, so the await ends only then.
-            if task is not None and not task.done:
-                task.cancel()
-                while not task.done:
-                    await asyncio.sleep(0)
-                    self._poll()
+            task.cancel()
+            # The buffers of the request stay in use until it ends, so this await ends only then.
+            while not task.done:
+                self._posted()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # looked at, so that asyncio does not report it
             raise
 
     def _posted(self) -> None:
@@ -71,14 +76,20 @@ class AsyncioBridge:
             self._loop.call_soon_threadsafe(self._poll)
 
     def _poll(self) -> None:
-        self._scheduler.poll()
-        self._arm_timer()
+        if self._loop is None:
+            return
+        try:
+            # A wait without time, not a poll: engines that choose completions, and virtual time, go on only in it.
+            if self._scheduler.wait(timeout=0) and self._scheduler.tasks:
+                self._loop.call_soon(self._poll)
+        finally:
+            self._arm_timer()
 
     def _arm_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         when_ns = self._scheduler.next_timer_ns()
-        if when_ns is not None and self._loop is not None:
+        if when_ns is not None and self._loop is not None and self._scheduler.clock.runs:
             delay = max(0, when_ns - self._scheduler.clock.now_ns()) / 1e9
             self._timer = self._loop.call_later(delay, self._poll)

@@ -9,6 +9,9 @@ from typing import Protocol
 class Clock(Protocol):
     """Time in nanoseconds since the clock was made."""
 
+    runs: bool
+    """Whether it goes on while nothing happens here, so that waiting brings a later time."""
+
     def now_ns(self) -> int:
         """Nanoseconds since the start."""
         ...
@@ -20,6 +23,8 @@ class Clock(Protocol):
 
 class HostClock:
     """The host's monotonic time: fast and not repeatable."""
+
+    runs = True
 
     def __init__(self) -> None:
         self._start = time.monotonic_ns()
@@ -37,6 +42,7 @@ class VirtualClock:
     """Time that moves only by `advance`: a run is a function of its inputs."""
 
     __slots__ = ("_now",)
+    runs = False
 
     def __init__(self, start_ns: int = 0) -> None:
         self._now = start_ns

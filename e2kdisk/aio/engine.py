@@ -5,12 +5,15 @@ Nothing above this module knows which engine runs. All offsets and lengths are b
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from e2kdisk.aio.scheduler import Scheduler, Task, park
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -25,7 +28,10 @@ INLINE_LIMIT = 16 << 20
 
 
 class Engine(Protocol):
-    """Makes system calls for the coroutines of one scheduler."""
+    """Makes system calls for the coroutines of one scheduler.
+
+    The try_ methods are plain calls that do what can be done at once; read and write, which wait, come after them.
+    """
 
     scheduler: Scheduler
 
@@ -104,7 +110,10 @@ def write_fully(fd: int, iov: IoVec, offset: int) -> None:
     wanted = iov_length(iov)
     done = 0
     while done < wanted:
-        done += os.pwritev(fd, iov_slice(iov, done, wanted - done)[:IOV_MAX], offset + done)
+        count = os.pwritev(fd, iov_slice(iov, done, wanted - done)[:IOV_MAX], offset + done)
+        if count == 0:
+            raise OSError(errno.EIO, "wrote nothing")  # never seen; better than trying for ever
+        done += count
 
 
 class _ThreadCall:
@@ -120,7 +129,10 @@ class _ThreadCall:
     def park(self, task: Task) -> None:
         # Announced before it is submitted: the worker may post before submit() returns.
         self.engine.scheduler.expect_post()
-        self.engine.pool.submit(self._work, task)
+        try:
+            self.engine.pool.submit(self._work, task)
+        except RuntimeError as error:  # the interpreter shuts down: no thread starts any more
+            self.engine.scheduler.post(task, error=error)
 
     def unpark(self, task: Task) -> bool:
         return False
@@ -146,6 +158,8 @@ class ThreadEngine:
     def pool(self) -> ThreadPoolExecutor:
         """The worker threads, started when first needed: most commands never need them."""
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # imports logging, which costs more than our whole start
+
             self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="e2kdisk-io")
         return self._pool
 

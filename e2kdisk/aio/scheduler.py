@@ -33,6 +33,10 @@ Then = Callable[[Any, BaseException | None], None]
 """Called once with (result, None) or (None, error) when a started coroutine ends."""
 
 
+LONGEST_WAIT = 3600.0
+"""Seconds after which a wait for a far timer looks again: the host's time limits are smaller than a timer's."""
+
+
 class Cancelled(BaseException):
     """Thrown into a coroutine at a wait that may be cancelled (Lock, WaitQueue, sleep), never into I/O."""
 
@@ -127,12 +131,18 @@ class _Timer:
         self.task = task
 
     def unpark(self, task: Task) -> bool:
+        if self.task is None:
+            return False  # the time has come already
         self.task = None
         return True
 
     def cancel(self) -> None:
         self.call = None
         self.task = None
+
+
+def _keep(result: Any, error: BaseException | None) -> None:
+    """A `then` for whoever looks at task.result and task.error."""
 
 
 class Scheduler:
@@ -162,6 +172,8 @@ class Scheduler:
         may drain() the task.
         """
         task = None
+        outer = self._running
+        self._running = True
         try:
             place = coro.send(None)
         except StopIteration as stop:
@@ -172,28 +184,49 @@ class Scheduler:
                 raise
             then(None, error)
         else:
-            task = Task(self, coro, then, owner)
-            self.tasks.add(task)
-            task.place = place
-            place.park(task)
-        if self._ready and not self._running:
+            task = self._adopt(coro, place, then, owner)
+        finally:
+            self._running = outer
+        if self._ready and not outer:
             self._run_ready()
         return task
 
     def run(self, coro: Coroutine[Any, Any, T]) -> T:
         """Run coro to its end, blocking the caller, and return its result or raise its error.
 
-        Raises DeadlockError when it waits and nothing is left that could wake it.
+        An error of another task that nobody asks for is raised only after that: until coro has ended, the caller's
+        buffers are in use. Raises DeadlockError when it waits and nothing is left that could wake it.
         """
-        outcome: list[tuple[Any, BaseException | None]] = []
-        task = self.start(coro, lambda result, error: outcome.append((result, error)), owner=self)
-        while not outcome:
-            if not self.wait() and task is not None:
-                raise DeadlockError(f"a request waits at {task.place!r} and nothing can wake it")
-        result, error = outcome[0]
-        if error is not None:
-            raise error
+        outer = self._running
+        self._running = True
+        try:
+            place = coro.send(None)
+        except StopIteration as stop:
+            task, result = None, stop.value
+        else:
+            task, result = self._adopt(coro, place, _keep, self), None
+        finally:
+            self._running = outer
+        if self._ready and not outer:
+            self._run_ready()
+        if task is not None:
+            while not task.done:
+                if not self._wait(None):
+                    raise DeadlockError(f"a request waits at {task.place!r} and nothing can wake it")
+            if task.error is not None:
+                raise task.error
+            result = task.result
+        if self._lost_errors and not outer:
+            raise self._lost_errors.pop(0)
         return cast("T", result)
+
+    def _adopt(self, coro: Coroutine[Any, Any, Any], place: Place, then: Then | None, owner: object) -> Task:
+        """Make a task of a coroutine that has just parked at place."""
+        task = Task(self, coro, then, owner)
+        self.tasks.add(task)
+        task.place = place
+        place.park(task)
+        return task
 
     # -- waking -----------------------------------------------------------------------------------
 
@@ -208,8 +241,9 @@ class Scheduler:
     def post(self, task: Task, value: Any = None, error: BaseException | None = None) -> None:
         """Make a parked task go on, from any thread; pairs with one expect_post()."""
         self._inbox.put((task, value, error))
-        if self.on_post is not None:
-            self.on_post()
+        tell = self.on_post
+        if tell is not None:
+            tell()
 
     def add_source(self, source: Source) -> None:
         """Register a source that wait() may ask for progress when nothing else can run."""
@@ -240,22 +274,31 @@ class Scheduler:
 
     def poll(self) -> bool:
         """Deliver what is done, without blocking; True if anything ran. May be called from inside a task."""
-        ran = False
-        while True:
-            self._collect_posts()
-            self._fire_timers()
-            if not self._ready:
-                break
-            self._run_ready()
-            ran = True
+        ran = self._deliver()
         if self._lost_errors:
             raise self._lost_errors.pop(0)
         return ran
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until something ran; False if nothing is left that could run, or `timeout` seconds passed."""
+        ran = self._wait(timeout)
+        if self._lost_errors:
+            raise self._lost_errors.pop(0)
+        return ran
+
+    def _deliver(self) -> bool:
+        ran = False
+        while True:
+            self._collect_posts()
+            self._fire_timers()
+            if not self._ready:
+                return ran
+            self._run_ready()
+            ran = True
+
+    def _wait(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.poll():
+        while not self._deliver():
             if self._outside == 0 and any(source.advance() for source in self._sources):
                 continue
             next_timer = self.next_timer_ns()
@@ -267,9 +310,9 @@ class Scheduler:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            if next_timer is not None:
+            if next_timer is not None and self.clock.runs:
                 until_timer = max(0, next_timer - self.clock.now_ns()) / 1e9
-                left = until_timer if left is None else min(left, until_timer)
+                left = min(until_timer, LONGEST_WAIT if left is None else left)
             with suppress(Empty):
                 self._ready.append(self._inbox.get(timeout=left))
                 self._outside -= 1
@@ -281,9 +324,11 @@ class Scheduler:
         Raises DeadlockError when tasks are left that nothing can wake.
         """
         while any(owner is None or task.owner is owner for task in self.tasks):
-            if not self.wait():
+            if not self._wait(None):
                 stuck = next(task for task in self.tasks if owner is None or task.owner is owner)
                 raise DeadlockError(f"a request waits at {stuck.place!r} and nothing can wake it")
+        if self._lost_errors:
+            raise self._lost_errors.pop(0)
 
     def _collect_posts(self) -> None:
         with suppress(Empty):
@@ -336,6 +381,7 @@ class Scheduler:
                 return
             timer = heapq.heappop(self._timers)[2]
             if timer.task is not None:
-                self.wake(timer.task)
+                task, timer.task = timer.task, None
+                self.wake(task)
             elif timer.call is not None:
                 timer.call()

@@ -6,7 +6,6 @@ order of effect. Nothing else differs from the other engines.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -92,7 +91,7 @@ class SimulatedEngine:
         assert call.task is not None
         try:
             value = call.function(*call.args)
-        except OSError as error:
+        except Exception as error:
             self.scheduler.wake(call.task, error=error)
         else:
             self.scheduler.wake(call.task, value)
@@ -100,4 +99,4 @@ class SimulatedEngine:
     def close(self) -> None:
         """Engine.close."""
         if self.pending:
-            raise AssertionError(f"closed with {len(self.pending)} calls in flight: {os.getpid()}")
+            raise AssertionError(f"closed with {len(self.pending)} calls in flight")

@@ -7,7 +7,6 @@ import them (and a command that opens a raw image need not load qcow2).
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING, Protocol, cast
 
 from e2kdisk.errors import UnsupportedFeature, UsageError
@@ -73,7 +72,7 @@ def load_format(name: str) -> Format:
 def guess_format(head: bytes) -> str:
     """Name what the first bytes look like: a key of FORMATS, or the name of a foreign format; "raw" if nothing else."""
     for name in FORMATS:
-        if name != "raw" and _has(name) and load_format(name).probe(head):
+        if name != "raw" and load_format(name).probe(head):
             return name
     for name, offset, magic in FOREIGN:
         if head[offset : offset + len(magic)] == magic:
@@ -88,7 +87,3 @@ def probe_format(head: bytes, filename: str) -> str:
         what = f"this looks like a {name} image, which is not supported; format=raw gives its bytes as they are"
         raise UnsupportedFeature(filename, "", what)
     return name
-
-
-def _has(name: str) -> bool:
-    return importlib.util.find_spec(FORMATS[name].partition(":")[0]) is not None
