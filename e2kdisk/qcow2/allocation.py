@@ -96,9 +96,9 @@ class Allocator:
         found = None
         for item in self.allocations:
             # Half-open ranges: neighbours do not depend on each other.
-            if item.guest < end and start < item.guest + (item.clusters << bits):
-                if found is None or item.guest < found.guest:
-                    found = item
+            overlaps = item.guest < end and start < item.guest + (item.clusters << bits)
+            if overlaps and (found is None or item.guest < found.guest):
+                found = item
         return found
 
     async def settle(self, offset: int, length: int) -> None:
