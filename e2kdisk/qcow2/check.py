@@ -153,20 +153,20 @@ class _Checker:
                 continue
             if entry & layout.ZERO and self.header.version < 3:
                 result.corrupt(f"L2 entry at {where:#x}: a zero cluster in a version 2 image")
-            offset = entry & layout.OFFSET_MASK
-            if not offset:
+            host = entry & layout.OFFSET_MASK
+            if not host:
                 continue
-            cluster = offset >> bits
+            cluster = host >> bits
             if cluster >= self.clusters:
-                result.corrupt(f"L2 entry at {where:#x}: cluster at {offset:#x} is past the end of the file")
+                result.corrupt(f"L2 entry at {where:#x}: cluster at {host:#x} is past the end of the file")
                 continue
             references[cluster] += 1
             if active:
                 self.copied.append((cluster, entry >= layout.COPIED, "L2", first + index))
                 result.allocated_clusters += 1
-                if expected and offset != expected:
+                if expected and host != expected:
                     result.fragmented_clusters += 1
-                expected = offset + geometry.cluster_size
+                expected = host + geometry.cluster_size
 
     async def read_table(self, offset: int, length: int) -> array[int]:
         raw = bytearray(length)
