@@ -1,1 +1,6 @@
 """VIRTIO: queues, transports and the block device, three things that never mix."""
+
+from e2kdisk.devices.virtio.blk import VirtioBlk
+from e2kdisk.devices.virtio.mmio import VirtioMmio
+
+__all__ = ["VirtioBlk", "VirtioMmio"]
