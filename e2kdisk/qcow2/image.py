@@ -8,8 +8,10 @@ from e2kdisk.block.node import Node, ReadOnlyError, zero_fill
 from e2kdisk.errors import UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
+from e2kdisk.qcow2.cache import Table
 from e2kdisk.qcow2.compression import Decompressor
 from e2kdisk.qcow2.cow import CopyOnWrite
+from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_writer import HeaderWriter
@@ -51,6 +53,7 @@ class Qcow2Image(Node):
         self.refcounts: RefcountTable
         self.allocator: Allocator
         self._cow: CopyOnWrite
+        self._slices: dict[int, Table[Entries64]]
         self._zero: ZeroAndDiscard
         self._cluster_bits = geometry.cluster_bits
         self._cluster_mask = geometry.cluster_mask
@@ -74,6 +77,7 @@ class Qcow2Image(Node):
         image.refcounts = await RefcountTable.open(file, header, image.writer, geometry, image.order)
         l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size)
         image.mapping = Mapping(file, header, image.writer, geometry, image.order, image.refcounts, l1, l2_cache_bytes)
+        image._slices = image.mapping.slices.tables
         image.refcounts.in_use = image.inflight.overlaps
         image.allocator = Allocator(file, geometry, image.lock, image.mapping, image.refcounts, image.inflight)
         image._cow = CopyOnWrite(image)
@@ -93,7 +97,7 @@ class Qcow2Image(Node):
         """Node.read."""
         length = iov[0].nbytes if len(iov) == 1 else iov_length(iov)
         # The common case on its own: one allocated cluster, its L2 slice in memory, its data in the page cache.
-        table = self.mapping.slices.tables.get(offset >> self._slice_shift)
+        table = self._slices.get(offset >> self._slice_shift)
         inside = offset & self._cluster_mask
         if table is not None and inside + length <= self._cluster_size and offset + length <= self.size:
             table.used = True
@@ -167,7 +171,7 @@ class Qcow2Image(Node):
         """Node.write. Reference: qcow2_co_writev."""
         length = iov[0].nbytes if len(iov) == 1 else iov_length(iov)
         # The common case on its own: overwriting one cluster that only this disk uses.
-        table = self.mapping.slices.tables.get(offset >> self._slice_shift)
+        table = self._slices.get(offset >> self._slice_shift)
         inside = offset & self._cluster_mask
         if table is not None and inside + length <= self._cluster_size and offset + length <= self.size:
             table.used = True
