@@ -131,6 +131,22 @@ def test_a_start_inside_a_first_step_leaves_woken_tasks_to_the_outermost(schedul
     assert order == ["outer still runs alone", "woken"]
 
 
+def test_recursion_apart_is_as_deep_as_it_likes(scheduler):
+    async def down(depth):
+        if not depth:
+            raise ValueError("at the bottom")
+        try:
+            return await scheduler.apart(down(depth - 1))
+        finally:
+            await scheduler.sleep_until(scheduler.clock.now_ns() + 1)
+
+    with pytest.raises(ValueError, match="at the bottom"):
+        scheduler.run(down(3000))
+    assert scheduler.clock.now_ns() == 3000
+    assert not scheduler.tasks
+    assert scheduler.run(scheduler.apart(returning(5))) == 5
+
+
 def test_a_deadlock_is_reported_and_does_not_hang(scheduler):
     with pytest.raises(DeadlockError, match="WaitQueue"):
         scheduler.run(waiting_at(WaitQueue(scheduler)))

@@ -145,6 +145,27 @@ def _keep(result: Any, error: BaseException | None) -> None:
     """A `then` for whoever looks at task.result and task.error."""
 
 
+class _Apart:
+    """A place where a task waits for another that was made of a coroutine; I/O, as far as cancelling goes."""
+
+    __slots__ = ("_coro", "_scheduler")
+
+    def __init__(self, scheduler: Scheduler, coro: Coroutine[Any, Any, Any]) -> None:
+        self._scheduler = scheduler
+        self._coro = coro
+
+    def park(self, task: Task) -> None:
+        def then(result: Any, error: BaseException | None) -> None:
+            self._scheduler.wake(task, result, error)
+
+        child = Task(self._scheduler, self._coro, then, task.owner)
+        self._scheduler.tasks.add(child)
+        self._scheduler.wake(child)
+
+    def unpark(self, task: Task) -> bool:
+        return False
+
+
 class Scheduler:
     """Runs coroutines; see the module's docstring for who wakes whom."""
 
@@ -227,6 +248,13 @@ class Scheduler:
         task.place = place
         place.park(task)
         return task
+
+    async def apart(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Await coro on a stack of its own, for recursion that is as deep as some data says (a chain of images).
+
+        An ordinary await keeps the caller's frames on the interpreter's stack, here they are parked meanwhile.
+        """
+        return cast("T", await park(_Apart(self, coro)))
 
     # -- waking -----------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -20,18 +19,24 @@ NOT_HERE = NOT_SUPPORTED | {errno.EINVAL}
 
 @cache
 def _fallocate() -> Callable[[int, int, int, int], int]:
+    """The C function, returning 0 or an errno."""
+    import ctypes  # only now: it takes longer to load than this package
+
     library = ctypes.CDLL(None, use_errno=True)
     # The C library's name of the variant with 64-bit offsets, on every kind of machine; musl has only that one.
     function = library.fallocate64 if hasattr(library, "fallocate64") else library.fallocate
     function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     function.restype = ctypes.c_int
-    return function
+
+    def call(fd: int, mode: int, offset: int, length: int) -> int:
+        return ctypes.get_errno() if function(fd, mode, offset, length) else 0
+
+    return call
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Call fallocate(2); offset and length in bytes. May block; releases the GIL. Raises OSError."""
-    while _fallocate()(fd, mode, offset, length) != 0:
-        number = ctypes.get_errno()
+    while number := _fallocate()(fd, mode, offset, length):
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
 

@@ -115,7 +115,8 @@ class Opener:
                 if image.identity == (info.st_dev, info.st_ino):
                     raise ImageError(chain[0].filename, where, f"a loop: this is {image.filename} again")
         try:
-            return await self.open(child)
+            # Apart, because a chain of images may be deeper than the interpreter's stack.
+            return await self.scheduler.apart(self.open(child))
         except ImageError as error:
             if error.file != child.filename:
                 raise  # says already where in the chain
