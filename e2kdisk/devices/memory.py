@@ -7,6 +7,7 @@ guest-physical, all lengths bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
 from typing import Any, Protocol
 
@@ -55,17 +56,27 @@ class GuestMemory(Protocol):
 class _RamArea:
     """An Area straight in the host's mapping of guest RAM."""
 
-    __slots__ = ("_view", "length")
+    __slots__ = ("length", "view")
 
     def __init__(self, view: memoryview) -> None:
-        self._view = view
+        self.view = view
         self.length = view.nbytes
 
     def unpack(self, layout: Struct, offset: int) -> tuple[Any, ...]:
-        return layout.unpack_from(self._view, offset)
+        return layout.unpack_from(self.view, offset)
 
     def pack(self, layout: Struct, offset: int, *values: Any) -> None:
-        layout.pack_into(self._view, offset, *values)
+        layout.pack_into(self.view, offset, *values)
+
+
+def reader(area: Area, layout: Struct) -> Callable[[int], tuple[Any, ...]]:
+    """Area.unpack for one kind of record, as a function of the offset; in RAM without a Python frame a call."""
+    return partial(layout.unpack_from, area.view) if isinstance(area, _RamArea) else partial(area.unpack, layout)
+
+
+def writer(area: Area, layout: Struct) -> Callable[..., None]:
+    """Area.pack for one kind of record, as a function of the offset and the values."""
+    return partial(layout.pack_into, area.view) if isinstance(area, _RamArea) else partial(area.pack, layout)
 
 
 class RamMemory:
@@ -81,7 +92,8 @@ class RamMemory:
         """Add RAM: `view` is writable, byte format, and stays where it is."""
         self._banks.append((base, base + view.nbytes, view))
 
-    def _find(self, address: int, length: int) -> memoryview | None:
+    def target(self, address: int, length: int) -> memoryview | None:
+        """GuestMemory.target."""
         for start, end, view in self._banks:
             # Slices clamp silently, so the bounds are checked here and nowhere else.
             if start <= address and address + length <= end:
@@ -90,16 +102,11 @@ class RamMemory:
 
     def area(self, address: int, length: int) -> Area | None:
         """GuestMemory.area."""
-        view = self._find(address, length)
+        view = self.target(address, length)
         return None if view is None else _RamArea(view)
 
-    def source(self, address: int, length: int) -> memoryview | None:
-        """GuestMemory.source."""
-        return self._find(address, length)
-
-    def target(self, address: int, length: int) -> memoryview | None:
-        """GuestMemory.target."""
-        return self._find(address, length)
+    source = target
+    """GuestMemory.source: the bytes in place, in both directions."""
 
     def written(self, address: int, view: memoryview) -> None:
         """GuestMemory.written."""

@@ -34,7 +34,7 @@ def _field(
 
 
 def _set_writeback(blk: VirtioBlk, value: int) -> None:
-    """Switch the cache; the disk makes durable what it held, or the driver's next FLUSH does."""
+    """Switch the cache; what was written before stays volatile until the next FLUSH (VIRTIO 1.2 5.2.6.2)."""
     blk.disk.write_cache = bool(value & 1)
 
 

@@ -87,12 +87,11 @@ class BlkRequest:
         header_views = map_all(memory.source, header)
         if isinstance(header_views, int):
             return GuestError(RingMistake.BUFFER_ADDRESS, header_views)
+        kind, _, sector = HEADER.unpack(header_views[0] if len(header_views) == 1 else b"".join(header_views))
         in_data, ((status_address, _),) = split(chain.writable, chain.writable_length - 1)
         status_view = memory.target(status_address, 1)
         if status_view is None:
             return GuestError(RingMistake.BUFFER_ADDRESS, status_address)
-
-        kind, _, sector = HEADER.unpack(header_views[0] if len(header_views) == 1 else b"".join(header_views))
         command = device.commands.get(kind)
         length = most = 0
         mapper = memory.source
@@ -140,5 +139,5 @@ class BlkRequest:
                 status=status,
                 head=self.chain.head,
             )
-        if error is not None:
+        if isinstance(error, Exception):
             raise error  # I/O errors are a status; this is a defect of ours, for whoever runs the scheduler

@@ -40,6 +40,7 @@ class DeviceMistake(Mistake):
 
     FEATURES = "the driver accepts features that were not offered", "VIRTIO 1.2 2.2.1"
     NO_VERSION_1 = "the driver does not accept VERSION_1", "VIRTIO 1.2 6.1"
+    NO_FEATURES_OK = "DRIVER_OK without FEATURES_OK", "VIRTIO 1.2 3.1.1"
     FEATURES_LATE = "features are written after FEATURES_OK", "VIRTIO 1.2 3.1.1"
     NO_QUEUE = "no such queue", "VIRTIO 1.2 4.2.2"
 
@@ -68,7 +69,8 @@ class VirtioDevice:
         """What the driver has accepted."""
         self.status = 0
         self._serving = False
-        self._cancel_continuation: Callable[[], None] | None = None
+        self._continuations: dict[SplitQueue, Callable[[], None]] = {}
+        """Queues with work left for the next poll(), and how to call that off."""
 
     # -- for the transport ------------------------------------------------------------------------
 
@@ -102,6 +104,9 @@ class VirtioDevice:
                 self.report(mistake)
             else:
                 self.features_settled()
+        if value & DRIVER_OK and not (value & FEATURES_OK or self.legacy):
+            value &= ~DRIVER_OK
+            self.report(GuestError(DeviceMistake.NO_FEATURES_OK))
         self.status = value & ~DEVICE_NEEDS_RESET | self.status & DEVICE_NEEDS_RESET
 
     def _refuse_features(self) -> GuestError | None:
@@ -121,9 +126,14 @@ class VirtioDevice:
             self.break_device(mistake)
 
     def stop_queue(self, queue: SplitQueue) -> None:
-        """Stop serving a queue and forget its configuration; what is in flight ends first."""
-        self._drain(queue)
-        queue.reset()
+        """Stop serving a queue; what is in flight ends first, its data lands now, and nobody is told."""
+        cancel = self._continuations.pop(queue, None)
+        if cancel is not None:
+            cancel()
+        queue.stopping = True
+        if queue.in_flight:
+            self.scheduler.drain(queue)
+        queue.stop()
 
     def notify(self, index: int) -> None:
         """The driver has made chains available in a queue (VIRTIO 1.2 2.9)."""
@@ -138,18 +148,10 @@ class VirtioDevice:
         """Back to the state before any driver; no DMA and no completion happens after this returns (2.4)."""
         for queue in self.queues:
             self.stop_queue(queue)
+            queue.reset()
         self.features = 0
         self.status = 0
         self.features_settled()
-
-    def _drain(self, queue: SplitQueue) -> None:
-        """Let the requests of a queue end; their data lands now, and nobody is told."""
-        if self._cancel_continuation is not None:
-            self._cancel_continuation()
-            self._cancel_continuation = None
-        queue.stopping = True
-        if queue.in_flight:
-            self.scheduler.drain(queue)
 
     # -- serving ----------------------------------------------------------------------------------
 
@@ -178,13 +180,13 @@ class VirtioDevice:
 
     def _go_on_later(self, queue: SplitQueue) -> None:
         # A driver on another CPU may add chains as fast as they end, and disk data may land on the ring itself:
-        # one register access does a bounded amount of work and the next poll() goes on.
+        # one register access does a bounded amount of work, and the next poll() goes on.
         def go_on() -> None:
-            self._cancel_continuation = None
+            del self._continuations[queue]
             self._serve(queue)
 
-        if self._cancel_continuation is None:
-            self._cancel_continuation = self.scheduler.call_at(self.scheduler.clock.now_ns(), go_on)
+        if queue not in self._continuations:
+            self._continuations[queue] = self.scheduler.call_at(self.scheduler.clock.now_ns(), go_on)
 
     def finish(self, queue: SplitQueue, chain: Chain, written: int) -> None:
         """A chain is done and its data is in place: give it back; `written` as for SplitQueue.push."""
@@ -239,7 +241,7 @@ class VirtioDevice:
             "features": self.features,
             "status": self.status,
             "config_generation": self.config_generation,
-            "queues": [queue.save() for queue in self.queues],
+            "queues": [queue.save() | {"goes_on": queue in self._continuations} for queue in self.queues],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -255,6 +257,8 @@ class VirtioDevice:
             mistake = queue.load(saved, self.memory)
             if mistake is not None:
                 self.break_device(mistake)
+            elif saved["goes_on"]:
+                self._go_on_later(queue)
 
     # -- what a device is -------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Any
 
 from e2kdisk.devices.guest_error import GuestError, Mistake
-from e2kdisk.devices.memory import Area, GuestMemory
+from e2kdisk.devices.memory import Area, GuestMemory, reader, writer
 from e2kdisk.devices.scatter import Segment
 
 DESCRIPTOR = Struct("<QIHH")
@@ -86,16 +86,21 @@ class SplitQueue:
 
     def __init__(self, size_max: int) -> None:
         self.size_max = size_max
-        self._clear()
+        self.reset()
 
-    def _clear(self) -> None:
-        self.ready = False
-        self.stopping = False
-        """While its requests are drained for a reset: they end without a word to the driver."""
+    def reset(self) -> None:
+        """The state before any driver; whoever calls has drained the requests in flight."""
         self.size = self.size_max
         self.desc_address = 0
         self.avail_address = 0
         self.used_address = 0
+        self.stop()
+
+    def stop(self) -> None:
+        """Serve no longer and begin at index 0 when started again; size and addresses stay."""
+        self.ready = False
+        self.stopping = False
+        """While its requests are drained: they end without a word to the driver."""
         self.in_flight: set[int] = set()
         """Heads that were taken and not given back: each at most once, so at most `size` requests."""
         self.event_index = False
@@ -125,18 +130,16 @@ class SplitQueue:
         if used is None:
             return GuestError(RingMistake.RING_ADDRESS, self.used_address)
         self._memory = memory
-        self._desc: Area = desc
-        self._avail: Area = avail
-        self._used_ring: Area = used
+        self._read_descriptor = reader(desc, DESCRIPTOR)
+        self._read_avail = reader(avail, U16)
+        self._read_used = reader(used, U16)
+        self._write_used = writer(used, U16)
+        self._write_element = writer(used, USED_ELEMENT)
         self._mask = size - 1
         self.event_index = event_index
         self.indirect = indirect
         self.ready = True
         return None
-
-    def reset(self) -> None:
-        """Forget everything; whoever calls has drained the requests in flight."""
-        self._clear()
 
     # -- driver to device -------------------------------------------------------------------------
 
@@ -147,7 +150,7 @@ class SplitQueue:
             return None
         if (self._seen_avail - position) & 0xFFFF > self.size:
             return GuestError(RingMistake.AVAIL_INDEX, self._seen_avail)
-        head: int = self._avail.unpack(U16, 4 + 2 * (position & self._mask))[0]
+        head: int = self._read_avail(4 + 2 * (position & self._mask))[0]
         if head >= self.size:
             return GuestError(RingMistake.HEAD, head)
         if head in self.in_flight:
@@ -160,32 +163,32 @@ class SplitQueue:
 
     def _look(self) -> bool:
         """Whether the driver has made more available; when not, have it notify about the next."""
-        self._seen_avail = self._avail.unpack(U16, 2)[0]
+        self._seen_avail = self._read_avail(2)[0]
         if self._seen_avail != self._next_avail:
             return True
         if not self.event_index:
             return False
         # avail_event before the second look: a driver that added a chain in between either sees the new event
         # index and notifies, or is seen here. The other order loses its last request.
-        self._used_ring.pack(U16, 4 + 8 * self.size, self._next_avail)
-        self._seen_avail = self._avail.unpack(U16, 2)[0]
+        self._write_used(4 + 8 * self.size, self._next_avail)
+        self._seen_avail = self._read_avail(2)[0]
         return self._seen_avail != self._next_avail
 
     def _walk(self, head: int) -> Chain | GuestError:
         """Follow a chain from its head (VIRTIO 1.2 2.7.5)."""
-        table, limit, index = self._desc, self.size, head
+        read, limit, index = self._read_descriptor, self.size, head
         left = min(limit, CHAIN_MAX)
         readable: list[Segment] = []
         writable: list[Segment] = []
         readable_length = writable_length = 0
         while True:
-            address, length, flags, following = table.unpack(DESCRIPTOR, 16 * index)
+            address, length, flags, following = read(16 * index)
             if flags & INDIRECT:
-                inner = self._indirect_table(address, length, flags, nested=table is not self._desc)
+                inner = self._indirect_table(address, length, flags, nested=read is not self._read_descriptor)
                 if isinstance(inner, GuestError):
                     return inner
                 # Normal descriptors may come before an indirect one, never after it (VIRTIO 1.2 2.7.5.3.2).
-                table, limit, index = inner, length // 16, 0
+                read, limit, index = reader(inner, DESCRIPTOR), length // 16, 0
                 left = min(limit, CHAIN_MAX)
                 continue
             left -= 1
@@ -232,7 +235,7 @@ class SplitQueue:
         """
         self.in_flight.remove(head)
         position = (self._used + self._pending) & self._mask
-        self._used_ring.pack(USED_ELEMENT, 4 + 8 * position, head, written)
+        self._write_element(4 + 8 * position, head, written)
         self._pending += 1
 
     def drop(self, head: int) -> None:
@@ -247,19 +250,19 @@ class SplitQueue:
         if not self._pending:
             return False
         old = self._used
-        found = self._used_ring.unpack(U16, 2)[0]
+        found = self._read_used(2)[0]
         if found != old:
             return GuestError(RingMistake.USED_INDEX, found)
         self._used = new = (old + self._pending) & 0xFFFF
         self._pending = 0
-        self._used_ring.pack(U16, 2, new)
+        self._write_used(2, new)
         # The driver's wish is read after the index is stored: a driver that asks for an interrupt and then finds
         # the old index must get the interrupt.
         if self.event_index:
-            used_event = self._avail.unpack(U16, 4 + 2 * self.size)[0]
+            used_event = self._read_avail(4 + 2 * self.size)[0]
             # The event lies in the range [old, new): exactly one publish of that range interrupts (2.7.7.2).
             return bool((new - used_event - 1) & 0xFFFF < (new - old) & 0xFFFF)
-        return not self._avail.unpack(U16, 0)[0] & NO_INTERRUPT
+        return not self._read_avail(0)[0] & NO_INTERRUPT
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -279,7 +282,7 @@ class SplitQueue:
 
     def load(self, state: dict[str, Any], memory: GuestMemory) -> GuestError | None:
         """Restore; a ring that no longer lies in RAM is the same mistake as when it is set up."""
-        self._clear()
+        self.reset()
         self.size = state["size"]
         self.desc_address, self.avail_address, self.used_address = state["desc"], state["avail"], state["used"]
         self._next_avail = self._seen_avail = state["next_avail"]
