@@ -1,0 +1,161 @@
+"""The command e2kdisk: finds the sub-command in a table, and turns whatever goes wrong into one line.
+
+Nothing is imported here that `e2kdisk --help` does not need.
+
+Exit status: 0, it worked; 1, it did not, and one line says why; 130, Ctrl-C. What else a command returns, its own
+help says.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import e2kdisk
+
+INTERRUPTED = 130
+"""What a shell reports for a program that Ctrl-C has ended."""
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": (
+        "see it work: a guest program fills a new disk and checks every byte",
+        "e2kdisk demo --board virt-riscv64",
+        "e2kdisk.tools.demo",
+    ),
+    "run": (
+        "run a firmware with disks, in your terminal or from a script",
+        "e2kdisk run --board virt-arm64 --bios u-boot.bin --drive disk.qcow2",
+        "e2kdisk.tools.run",
+    ),
+    "create": (
+        "make a new qcow2 image, empty or on top of another image",
+        "e2kdisk create disk.qcow2 1G",
+        "e2kdisk.tools.create",
+    ),
+    "info": ("say what an image is", "e2kdisk info disk.qcow2", "e2kdisk.tools.info"),
+    "check": ("look for damage in a qcow2 image", "e2kdisk check disk.qcow2", "e2kdisk.tools.check"),
+}
+"""Name -> what it does, an example, the module whose main(arguments) does it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status; never raises for what a user can do wrong."""
+    _make_every_name_printable()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = _exit_status(arguments)
+        _flush_output()
+        return status
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()  # whoever reads it has seen enough
+        return 1
+    except OSError as error:
+        _complain(_os_error(error))
+        return 1
+
+
+def _exit_status(arguments: Sequence[str]) -> int:
+    from e2kdisk.errors import E2kDiskError
+
+    try:
+        return _run(arguments)
+    except SystemExit as end:  # argparse, after --help
+        return end.code if isinstance(end.code, int) else 0
+    except E2kDiskError as error:
+        from e2kdisk.tools.hints import hint_for
+
+        hint = hint_for(error)
+        _complain(f"{error} ({hint})" if hint else str(error))
+        return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h", "help"):
+        if name == "help" and len(arguments) > 1:
+            return _run([arguments[1], "--help"])
+        print(help_text())
+        return 0
+    if name in ("--version", "-V"):
+        print(f"e2kdisk {e2kdisk.__version__}")
+        return 0
+    if name not in COMMANDS:
+        from e2kdisk.tools.hints import unknown_command
+
+        raise unknown_command(name, list(COMMANDS))
+    from importlib import import_module
+
+    status: int = import_module(COMMANDS[name][2]).main(arguments[1:])
+    return status
+
+
+def help_text() -> str:
+    """What `e2kdisk --help` prints."""
+    commands = "\n".join(
+        f"  {name:8}{what}\n          $ {example}\n" for name, (what, example, _) in COMMANDS.items()
+    )
+    return f"""\
+e2kdisk {e2kdisk.__version__}: a virtual disk for emulators.
+
+A guest runs on an emulated CPU and drives a disk controller through its
+registers; the controller moves sectors between the guest's memory and an image
+file (qcow2 or raw). New here? Start with `e2kdisk demo`.
+
+usage: e2kdisk COMMAND [OPTION...]
+
+{commands}
+`e2kdisk COMMAND --help` explains one command. `e2kdisk --version` says which
+e2kdisk this is. When something is wrong, one line says what, and the exit
+status is 1."""
+
+
+def _os_error(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        return reason
+    return f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}: {reason}"
+
+
+def _complain(line: str) -> None:
+    if sys.stderr is not None:  # print() would turn to the standard output
+        from contextlib import suppress
+
+        with suppress(OSError):
+            print(f"e2kdisk: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
+
+
+def _flush_output() -> None:
+    """Flush here, where a full disk still becomes one line; the interpreter does it again when it ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _drop_output() -> None:
+    """Let what could not be printed go nowhere when the interpreter tries once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _make_every_name_printable() -> None:
+    """File names are bytes: those that are no text are printed as the bytes they are, not refused."""
+    import codecs
+
+    def as_bytes(error: UnicodeError) -> tuple[bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        characters = error.object[error.start : error.end]
+        return bytes(ord(c) & 0xFF if "\udc80" <= c <= "\udcff" else ord("?") for c in characters), error.end
+
+    codecs.register_error("e2kdisk", as_bytes)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="e2kdisk")
