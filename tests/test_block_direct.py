@@ -121,6 +121,18 @@ def test_a_file_that_ends_inside_a_block_keeps_its_exact_length(direct_file, tmp
     assert (tmp_path / "direct").read_bytes() == bytes(SIZE) + b"ten bytes."
 
 
+def test_a_close_meanwhile_does_not_cut_what_writes_in_flight_add(tmp_path):
+    scheduler = Scheduler()
+    path = tmp_path / "direct"
+    path.write_bytes(bytes(100))
+    node = open_direct(path, SimulatedEngine(scheduler))
+    scheduler.run(node.write(100, [memoryview(b"one")]))
+    scheduler.start(node.write(5_000, [memoryview(b"two")]))
+    scheduler.run(node.close())
+    scheduler.drain()
+    assert path.read_bytes() == bytes(100) + b"one" + bytes(4_897) + b"two"
+
+
 def test_aligned_writes_need_no_bounce_and_wait_for_nobody(direct_file):
     assert isinstance(direct_file, DirectFileNode)
     memory = memoryview(mmap.mmap(-1, 8192))

@@ -139,6 +139,23 @@ def test_close_flushes_once_and_only_once(node):
     assert node.log == ["write", "flush", "close"]
 
 
+def test_a_closed_disk_says_so(node):
+    disk = Disk(node)
+    disk.close()
+    for call in (
+        lambda: disk.pread(0, 1),
+        lambda: disk.pwrite(0, b"x"),
+        lambda: disk.read(0, [memoryview(bytearray(1))]),
+        lambda: disk.write(0, [memoryview(b"x")]),
+        lambda: disk.write_zeroes(0, 1),
+        lambda: disk.discard(0, 1),
+        disk.sync,
+        lambda: disk.resize(1),
+    ):
+        with pytest.raises(UsageError, match="memory: is closed"):
+            call()
+
+
 def test_a_failed_flush_is_raised_by_close_and_everything_is_closed(node):
     disk = Disk(node)
     node.broken = True

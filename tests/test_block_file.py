@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import threading
 
 import pytest
@@ -104,6 +105,19 @@ def test_zeroes_are_written_however_the_host_can(counting, path, unmap, refused)
     assert os.path.getsize(path) == 12_000
     with open(path, "rb") as file:
         assert file.read()[9_000:] == bytes(3_000)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_zeroes_that_extend_the_file_cut_off_no_write_behind_them(path, seed):
+    rng = random.Random(seed)
+    scheduler = Scheduler()
+    node = opened(path, SimulatedEngine(scheduler, lambda pending: rng.randrange(len(pending))))
+    scheduler.start(node.write_zeroes(9_000, 3_000, unmap=True))
+    scheduler.start(node.write(13_000, [memoryview(b"behind")]))
+    scheduler.drain()
+    assert node.size == 13_006
+    assert get(node, 12_998, 8) == b"\0\0behind"
+    close(node)
 
 
 def test_what_the_host_refuses_once_is_not_asked_again(counting, path):

@@ -123,6 +123,7 @@ def test_the_user_may_replace_or_leave_out_the_backing_file(make_image, qemu_io,
     fill(qemu_io, one, 1)
     fill(qemu_io, two, 2)
     top = make_image(name="top.qcow2", backing="one.qcow2")
+    empty = make_image("1M", name="empty.qcow2", backing="top.qcow2")
     one.rename(tmp_path / "gone")
     with open_disk(top, backing=two) as disk:
         assert disk.pread(0, 1) == b"\2"
@@ -130,6 +131,8 @@ def test_the_user_may_replace_or_leave_out_the_backing_file(make_image, qemu_io,
         assert disk.pread(0, 4) == b"QFI\xfb"
     with open_disk(top, no_backing=True) as disk:
         assert disk.pread(0, 1) == b"\0"
+    with open_disk(empty, backing=OpenOptions(str(top), backing=OpenOptions(str(two)))) as disk:
+        assert disk.pread(0, 1) == b"\2"
 
 
 def test_an_error_in_the_chain_names_the_chain(make_image, tmp_path):

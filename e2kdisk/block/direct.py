@@ -149,8 +149,11 @@ class DirectFileNode(FileNode):
     async def close(self) -> None:
         """Node.close: cuts off what whole blocks have added to the end."""
         try:
-            if self.fd >= 0 and not self.read_only and not self.is_device and self._physical_size > self.size:
-                await self.truncate(self.size)
+            if self.fd >= 0 and not self.read_only and not self.is_device:
+                async with self._ranges.hold(0, EVERYTHING, exclusive=True):
+                    # The size is looked at only now: writes that were in flight have extended it.
+                    if self._physical_size > self.size:
+                        await super().truncate(self.size)
         finally:
             await super().close()
 

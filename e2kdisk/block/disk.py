@@ -76,7 +76,7 @@ class Disk:
     def write(self, offset: int, iov: IoVec, fua: bool = False) -> Request:
         """Write all of iov; with fua it is durable on completion. Raises UsageError, ReadOnlyError, OSError."""
         length = iov[0].nbytes if len(iov) == 1 else iov_length(iov)
-        if self.read_only or offset < 0 or offset + length > self.node.size:
+        if self.read_only or self._closed or offset < 0 or offset + length > self.node.size:
             self._check_write(offset, length)
         return self._change(self.node.write(offset, iov), fua)
 
@@ -92,6 +92,8 @@ class Disk:
 
     def flush(self) -> Request:
         """Make every write that has completed durable. Raises OSError when that cannot be promised."""
+        if self._closed:
+            self._check(0, 0)
         return self.node.flush()
 
     async def _change(self, request: Request, fua: bool) -> None:
@@ -105,7 +107,12 @@ class Disk:
             if self._closed and not self._writes:
                 self._no_writes.wake_all()
 
+    def _read_closed(self, offset: int, iov: IoVec) -> Request:
+        raise UsageError(f"{self.name}: is closed")
+
     def _check(self, offset: int, length: int) -> None:
+        if self._closed:
+            raise UsageError(f"{self.name}: is closed")
         if offset < 0 or length < 0 or offset + length > self.size:
             raise UsageError(f"{self.name}: {length} bytes at offset {offset} are not inside its {self.size} bytes")
 
@@ -135,6 +142,7 @@ class Disk:
         """Change the size in bytes, wait for it, then tell everyone in on_resize."""
         if self.read_only:
             raise ReadOnlyError(self.name)
+        self._check(0, 0)
         if size < 0:
             raise UsageError(f"{self.name}: a size of {size} bytes")
         self.scheduler.run(self._change(self.node.truncate(size), False))
@@ -146,11 +154,13 @@ class Disk:
     def close(self) -> None:
         """Wait for the writes in flight, flush, close the chain; a second call does nothing.
 
-        Raises OSError when the flush fails; everything is closed nevertheless.
+        Reads in flight end too, with their data or an OSError. Raises OSError when the flush fails; everything is
+        closed nevertheless.
         """
         if self._closed:
             return
         self._closed = True
+        self._node_read = self._read_closed
         try:
             self.scheduler.run(self._close())
         finally:

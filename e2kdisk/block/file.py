@@ -151,7 +151,9 @@ class FileNode(Node):
             for start in range(offset, end, ZERO_CHUNK):
                 await self.write(start, zero_iov(min(ZERO_CHUNK, end - start)))
         elif end > self.size and unmap:
-            await self.truncate(end)  # punching a hole does not extend the file
+            # Punching a hole does not extend the file. Not by ftruncate: it would cut off what another request has
+            # written behind `end` meanwhile.
+            await self.write(end - 1, zero_iov(1))
         self.size = max(self.size, end)
         self._written += 1
 

@@ -64,9 +64,8 @@ class Opener:
         if options.no_backing:
             return None
         if options.backing is not None:
-            chosen = options.backing.with_(
-                filename=host_path(options.backing.filename), read_only=True, parent=options, backing=None
-            )
+            filename = host_path(options.backing.filename)
+            chosen = options.backing.with_(filename=filename, read_only=True, parent=options)
             return await self._open_child("backing", chosen)
         if not stored_name:
             return None
