@@ -11,7 +11,7 @@ from e2kdisk.tools.arguments import Parser, human, size
 from e2kdisk.tools.hints import unknown_name
 
 HELP = """\
-Make a new qcow2 image. A file of this name is replaced, unless somebody uses it.
+Make a new qcow2 image. A file of this name is replaced, unless it is in use.
 
 examples:
   $ e2kdisk create disk.qcow2 1G

@@ -88,10 +88,13 @@ def _look(filename: str, *, force_share: bool) -> tuple[str, int]:
 
 def _qcow2_facts(image: ImageInfo) -> dict[str, Any]:
     header = image.header
-    specific: dict[str, Any] = {"compat": image.compat, "compression-type": image.compression}
+    specific: dict[str, Any] = {
+        "compat": image.compat,
+        "compression-type": image.compression,
+        "refcount-bits": 1 << header.refcount_order,
+    }
     if header.version >= 3:
         specific["lazy-refcounts"] = bool(header.compatible_features & 1)
-        specific["refcount-bits"] = 1 << header.refcount_order
         specific["corrupt"] = image.corrupt
         specific["incompatible-features"] = header.feature_names(0, header.incompatible_features)
     facts: dict[str, Any] = {

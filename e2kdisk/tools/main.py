@@ -8,6 +8,7 @@ help says.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ import e2kdisk
 
 INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C has ended."""
+
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": (
@@ -45,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         status = _exit_status(arguments)
-        _flush_output()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk still becomes one line
         return status
     except KeyboardInterrupt:
         _complain("interrupted")
@@ -95,9 +99,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def help_text() -> str:
     """What `e2kdisk --help` prints."""
-    commands = "\n".join(
-        f"  {name:8}{what}\n          $ {example}\n" for name, (what, example, _) in COMMANDS.items()
-    )
+    commands = "\n".join(f"  {name:8}{what}\n          $ {example}\n" for name, (what, example, _) in COMMANDS.items())
     return f"""\
 e2kdisk {e2kdisk.__version__}: a virtual disk for emulators.
 
@@ -115,9 +117,12 @@ status is 1."""
 
 def _os_error(error: OSError) -> str:
     reason = error.strerror or str(error)
-    if error.filename is None:
-        return reason
-    return f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}: {reason}"
+    name = error.filename
+    if name is None and error.errno in OUTPUT_ERRORS:
+        # Every file that we open is named in its errors, so this can only be what we print.
+        _drop_output()
+        name = "standard output"
+    return reason if name is None else f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {reason}"
 
 
 def _complain(line: str) -> None:
@@ -128,21 +133,8 @@ def _complain(line: str) -> None:
             print(f"e2kdisk: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
 
 
-def _flush_output() -> None:
-    """Flush here, where a full disk still becomes one line; the interpreter does it again when it ends."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_output()
-        raise OSError(error.errno, error.strerror, "standard output") from error
-
-
 def _drop_output() -> None:
-    """Let what could not be printed go nowhere when the interpreter tries once more."""
+    """Let what could not be printed go nowhere when the interpreter tries once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
