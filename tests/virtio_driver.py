@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from struct import Struct
+from typing import Any
 
+from e2kdisk.aio import Scheduler
 from e2kdisk.block.disk import Disk
+from e2kdisk.block.memory import MemoryNode
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.memory import RamMemory
 from e2kdisk.devices.virtio import VirtioBlk, VirtioMmio
@@ -28,6 +31,20 @@ RANGE = Struct("<QII")
 DESCRIPTOR = Struct("<QIHH")
 USED = Struct("<II")
 U16 = Struct("<H")
+
+
+def make_disk(size: int = 1 << 20, **options: Any) -> Disk:
+    """A disk in memory with a pattern on it that differs from sector to sector."""
+    node = MemoryNode(Scheduler(), size)
+    for sector in range(0, size, 512):
+        node.data[sector : sector + 512] = (b"%015x," % sector * 32)[: min(512, size - sector)]
+    return Disk(node, **options)
+
+
+def contents(disk: Disk) -> bytearray:
+    """The bytes of a disk of make_disk."""
+    assert isinstance(disk.node, MemoryNode)
+    return disk.node.data
 
 
 class Events(list[tuple[str, str, dict[str, object]]]):
