@@ -346,6 +346,20 @@ class Scheduler:
                 self._outside -= 1
         return True
 
+    def settle(self) -> None:
+        """Block until every call that is out on a thread has been delivered, and let each source complete one.
+
+        Unlike wait() it never moves the clock: how long threads take must not show in virtual time.
+        """
+        self.poll()
+        for source in self._sources:
+            source.advance()
+        while self._outside:
+            self._ready.append(self._inbox.get())
+            self._outside -= 1
+            self.poll()
+        self.poll()
+
     def drain(self, owner: object = None) -> None:
         """Run until no task of this owner (of anybody, without one) is left.
 

@@ -44,8 +44,12 @@ class RegisterDevice(Protocol):
 class Controller(RegisterDevice, Protocol):
     """A register device that moves data by DMA and interrupts."""
 
-    scheduler: Scheduler
     trace: Trace | None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Where its requests run."""
+        ...
 
     def connect(self, memory: GuestMemory, irq: IrqLine) -> None:
         """Plug into a machine: called once, before the guest's first access."""

@@ -1,0 +1,1 @@
+"""Address maps, device trees and boot protocols; more data than code."""

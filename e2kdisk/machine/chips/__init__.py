@@ -1,0 +1,1 @@
+"""What a board needs besides disks: serial ports, interrupt controllers, timers, power."""

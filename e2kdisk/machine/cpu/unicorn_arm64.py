@@ -1,0 +1,164 @@
+"""Cortex-A53 on Unicorn: start at EL1, firmware calls by HVC or SMC, the system counter, interrupts."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any, ClassVar
+
+from unicorn import arm64_const
+from unicorn import unicorn_const as const
+
+from e2kdisk.machine.cpu import unicorn_raw as raw
+from e2kdisk.machine.cpu.unicorn_base import UnicornCpu
+
+SystemRegister = tuple[int, int, int, int, int]
+"""crn, crm, op0, op1, op2: the order in which Unicorn wants them."""
+
+SCR_EL3: SystemRegister = (1, 1, 3, 6, 0)
+HCR_EL2: SystemRegister = (1, 1, 3, 4, 0)
+
+SYSTEM_REGISTERS: dict[str, SystemRegister] = {
+    "sctlr_el1": (1, 0, 3, 0, 0),
+    "cpacr_el1": (1, 0, 3, 0, 2),
+    "ttbr0_el1": (2, 0, 3, 0, 0),
+    "ttbr1_el1": (2, 0, 3, 0, 1),
+    "tcr_el1": (2, 0, 3, 0, 2),
+    "mair_el1": (10, 2, 3, 0, 0),
+    "vbar_el1": (12, 0, 3, 0, 0),
+    "spsr_el1": (4, 0, 3, 0, 0),
+    "elr_el1": (4, 0, 3, 0, 1),
+    "sp_el0": (4, 1, 3, 0, 0),
+    "tpidr_el0": (13, 0, 3, 3, 2),
+    "tpidr_el1": (13, 0, 3, 0, 4),
+}
+
+EXCEPTIONS = {
+    1: "undefined instruction",
+    2: "SVC",
+    3: "prefetch abort",
+    4: "data abort",
+    7: "BRK",
+    11: "HVC",
+    13: "SMC",
+}
+HYPERCALLS = (11, 13)
+
+PSTATE_I = 1 << 7
+PSTATE_DAIF = 0xF << 6
+EL1H = 0b0101
+
+CNTPCT_EL0 = (14, 0, 3, 3, 1)
+CNTVCT_EL0 = (14, 0, 3, 3, 2)
+
+
+class _CpRegister(ctypes.Structure):
+    """Unicorn's uc_arm64_cp_reg."""
+
+    _fields_ = [
+        ("crn", ctypes.c_uint32),
+        ("crm", ctypes.c_uint32),
+        ("op0", ctypes.c_uint32),
+        ("op1", ctypes.c_uint32),
+        ("op2", ctypes.c_uint32),
+        ("value", ctypes.c_uint64),
+    ]
+
+
+_INSTRUCTION_HOOK = ctypes.CFUNCTYPE(
+    ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(_CpRegister), ctypes.c_void_p
+)
+
+
+@cache
+def _capstone() -> Any:
+    import capstone
+
+    return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
+
+
+class Arm64Cpu(UnicornCpu):
+    """Cpu for 64-bit Arm."""
+
+    PC = arm64_const.UC_ARM64_REG_PC
+    REGISTERS: ClassVar[dict[str, int]] = {
+        **{f"x{n}": getattr(arm64_const, f"UC_ARM64_REG_X{n}") for n in range(31)},
+        **{f"q{n}": getattr(arm64_const, f"UC_ARM64_REG_Q{n}") for n in range(32)},
+        "sp": arm64_const.UC_ARM64_REG_SP,
+        "pstate": arm64_const.UC_ARM64_REG_PSTATE,
+        "pc": arm64_const.UC_ARM64_REG_PC,
+    }
+
+    def _create(self) -> raw.Engine:
+        return raw.open_engine(const.UC_ARCH_ARM64, const.UC_MODE_ARM, arm64_const.UC_CPU_ARM64_A53)
+
+    def _prepare(self) -> None:
+        # Without these two, EL1 page tables are taken for AArch32 ones.
+        self._write_system(SCR_EL3, 0x531)  # NS | HCE | RW
+        self._write_system(HCR_EL2, 1 << 31)  # RW
+        self._uc.hook_add(const.UC_HOOK_INTR, self._exception)
+        self._hook_counter()
+
+    def _write_system(self, register: SystemRegister, value: int) -> None:
+        self._uc.reg_write(arm64_const.UC_ARM64_REG_CP_REG, (*register, value))
+
+    def read_register(self, name: str) -> int:
+        """Cpu.read_register."""
+        if name in SYSTEM_REGISTERS:
+            return int(self._uc.reg_read(arm64_const.UC_ARM64_REG_CP_REG, SYSTEM_REGISTERS[name]))
+        return super().read_register(name)
+
+    def write_register(self, name: str, value: int) -> None:
+        """Cpu.write_register."""
+        if name in SYSTEM_REGISTERS:
+            self._write_system(SYSTEM_REGISTERS[name], value)
+        else:
+            super().write_register(name, value)
+
+    # -- what the guest asks for ------------------------------------------------------------------
+
+    def _exception(self, uc: raw.Engine, number: int, data: object) -> None:
+        if number in HYPERCALLS and self.on_hypercall is not None:
+            reason = self.on_hypercall()
+            if reason is not None:
+                self.stop(reason)
+        else:
+            self._refuse(f"unhandled exception ({EXCEPTIONS.get(number, number)})")
+
+    def _hook_counter(self) -> None:
+        """Answer reads of the system counter, which Unicorn would take from the host's clock."""
+
+        def on_mrs(_handle: int, target: int, register: Any, _user: int) -> int:
+            try:
+                which = register.contents
+                if which.crn != 14 or which.crm != 0 or which.op2 not in (1, 2) or self.on_counter is None:
+                    return 0
+                self._uc.reg_write(target, self.on_counter())
+                return 1
+            except BaseException as error:
+                self._remember(error)
+                return 0
+
+        hook = ctypes.c_size_t()
+        callback = _INSTRUCTION_HOOK(on_mrs)
+        raw.check(
+            raw.library.uc_hook_add(
+                self._handle,
+                ctypes.byref(hook),
+                const.UC_HOOK_INSN,
+                callback,
+                None,
+                ctypes.c_uint64(1),
+                ctypes.c_uint64(0),
+                ctypes.c_int(arm64_const.UC_ARM64_INS_MRS),
+            )
+        )
+        self._keep.append(callback)
+
+    # -- interrupts -------------------------------------------------------------------------------
+
+    def _take_irq(self) -> bool:
+        return False
+
+    def _decoder(self) -> Any:
+        return _capstone()

@@ -1,0 +1,73 @@
+"""Time as the guest reads it: instructions under the virtual clock, nanoseconds under the host's.
+
+A guest that does nothing but read the time is waiting for it. Under the virtual clock such reads move time forward by
+themselves, more with each: a delay of two seconds costs some thousand reads instead of 200 million instructions, and
+is still the same in every run.
+"""
+
+from __future__ import annotations
+
+from e2kdisk.aio.clock import Clock, VirtualClock
+from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.machine.cpu.cpu import Cpu
+
+NS_PER_INSTRUCTION = 10
+
+WAITING = 500
+"""So few instructions between two reads of the time mean a waiting loop."""
+FIRST_STEP_NS = 1_000
+LAST_STEP_NS = 50_000
+"""By how much a read in a waiting loop moves time: bounds how late a guest's delay ends."""
+LOOK_AROUND_NS = 1_000_000
+"""After so much of it the slice ends, so that timers and devices get their turn."""
+
+
+class GuestTime:
+    """The time between two calls of advance(), which the machine makes after each slice."""
+
+    def __init__(self, scheduler: Scheduler, cpu: Cpu) -> None:
+        self._scheduler = scheduler
+        self._cpu = cpu
+        self._clock: Clock = scheduler.clock
+        self._virtual = self._clock if isinstance(self._clock, VirtualClock) else None
+        self._moved_ns = 0
+        self._last_read = 0
+        self._step_ns = FIRST_STEP_NS
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether time is counted in instructions."""
+        return self._virtual is not None
+
+    def now_ns(self) -> int:
+        """The time at this instruction."""
+        if self._virtual is None:
+            return self._clock.now_ns()
+        return self._clock.now_ns() + self._cpu.executed() * NS_PER_INSTRUCTION + self._moved_ns
+
+    def read_ns(self) -> int:
+        """The time for a guest that reads it."""
+        if self._virtual is None:
+            return self._clock.now_ns()
+        executed = self._cpu.executed()
+        if executed - self._last_read > WAITING or self._scheduler.tasks:
+            # With a request in flight time must not run away from the disk: the guest may have a time limit on it.
+            self._step_ns = FIRST_STEP_NS
+        else:
+            self._moved_ns += self._step_ns
+            self._step_ns = min(2 * self._step_ns, LAST_STEP_NS)
+            if self._moved_ns > LOOK_AROUND_NS:
+                self._cpu.kick()
+        self._last_read = executed
+        return self._clock.now_ns() + executed * NS_PER_INSTRUCTION + self._moved_ns
+
+    def advance(self, instructions: int) -> None:
+        """The slice is over: the scheduler's clock catches up."""
+        if self._virtual is not None:
+            self._virtual.advance(instructions * NS_PER_INSTRUCTION + self._moved_ns)
+        self._moved_ns = 0
+        self._last_read -= instructions
+
+    def instructions_until(self, when_ns: int) -> int:
+        """How many instructions fit before a time; at least one."""
+        return max(1, (when_ns - self._clock.now_ns()) // NS_PER_INSTRUCTION)

@@ -1,0 +1,309 @@
+"""Machine: a board with disks, and the loop that shares time between guest, clock, disks and console."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from e2kdisk.aio.clock import Clock, HostClock, VirtualClock
+from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.disk import Disk
+from e2kdisk.block.drive import DriveOptions, parse_drive
+from e2kdisk.devices.virtio.blk import VirtioBlk
+from e2kdisk.devices.virtio.mmio import VirtioMmio
+from e2kdisk.errors import UsageError
+from e2kdisk.machine.boards.board import Board, Timing
+from e2kdisk.machine.boards.virt_arm64 import VirtArm64
+from e2kdisk.machine.boards.virt_riscv64 import VirtRiscv64
+from e2kdisk.machine.console import Console
+from e2kdisk.machine.cpu.cpu import Fault, Reason
+from e2kdisk.machine.guest_time import GuestTime
+from e2kdisk.machine.trace import Tracer
+
+SLICE = 100_000
+"""Instructions between two looks at the world: about a millisecond."""
+IDLE_SECONDS = 0.01
+"""How long to sleep when the guest waits for an interrupt and somebody may type."""
+
+
+class BoardType(Protocol):
+    """How a board is made."""
+
+    NAME: str
+    DESCRIPTION: str
+
+    def __call__(self, ram_size: int, timing: Timing) -> Board:
+        """Make one."""
+        ...
+
+
+BOARDS: dict[str, BoardType] = {"virt-arm64": VirtArm64, "virt-riscv64": VirtRiscv64}
+
+
+class StopReason(Enum):
+    """Why Machine.run() came back."""
+
+    POWER_OFF = "the guest powered off"
+    RESET = "the guest reset the machine"
+    FAULT = "the guest failed"
+    STOPPED = "stopped"
+    LIMIT = "the instruction limit is reached"
+    CONDITION = "the condition holds"
+    IDLE = "the guest waits for an interrupt that nothing can raise"
+
+
+class _Timing:
+    """Timing for a board, which is made before the machine's time exists."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.call_at = scheduler.call_at
+        self.read_ns: Callable[[], int] = scheduler.clock.now_ns
+
+
+class Machine:
+    """A whole computer.
+
+    >>> with Machine("virt-arm64", bios="u-boot.bin", drives=["disk.qcow2"]) as machine:
+    ...     machine.console.expect("=> ")
+    ...     print(machine.console.command("virtio info"))
+    """
+
+    def __init__(
+        self,
+        board: str = "virt-arm64",
+        *,
+        bios: bytes | str | os.PathLike[str] = b"",
+        ram: int = 256 << 20,
+        drives: Iterable[Disk | DriveOptions | str | os.PathLike[str]] = (),
+        clock: Literal["virtual", "host"] = "virtual",
+        virtio_version: int = 2,
+        trace: Tracer | None = None,
+        scheduler: Scheduler | None = None,
+    ) -> None:
+        """Put a machine together and switch it on; run() makes it go.
+
+        bios is the firmware or its file. Drives are disks, which stay the caller's, or what to open
+        ("disk.qcow2,readonly=on"), closed by close(); they fill virtio slots 0, 1, ... All disks and the machine share
+        one scheduler: the given one, else that of the first Disk, else a new one. Its clock becomes the machine's:
+        "virtual" time is counted in instructions and the same in every run, "host" time passes by itself.
+        virtio_version is 2, or 1 for what the specification calls legacy. Raises UsageError, ImageError, OSError.
+        """
+        if board not in BOARDS:
+            raise UsageError(f"unknown board {board!r}; known are {', '.join(BOARDS)}")
+        if virtio_version not in (1, 2):
+            raise UsageError(f"virtio version {virtio_version}: must be 2, or 1 for legacy")
+        drives = list(drives)
+        self.scheduler = scheduler or next((d.scheduler for d in drives if isinstance(d, Disk)), None) or Scheduler()
+        self.scheduler.clock = _clock(clock, self.scheduler.clock)
+        self.virtio_version = virtio_version
+        self.disks: list[Disk] = []
+        self.instructions = 0
+        """Run so far."""
+        self.resets = 0
+        self.power_off = False
+        self.fault: Fault | None = None
+        """Set when run() returned StopReason.FAULT."""
+        self.trace = trace
+        self.interactive = False
+        """Somebody may type at any time: a guest that waits for an interrupt is not stuck."""
+        self._owned: list[Disk] = []
+        self._closed = False
+        bios = bios if isinstance(bios, bytes) else Path(bios).read_bytes()
+
+        timing = _Timing(self.scheduler)
+        self.board = BOARDS[board](ram, timing)
+        self.board.bios = bios
+        self.cpu = self.board.cpu
+        self.time = GuestTime(self.scheduler, self.cpu)
+        timing.read_ns = self.time.read_ns
+        self.console = Console(self)
+        self.board.uart.line = self.console
+        try:
+            for drive in drives:
+                self._add_drive(drive)
+            self._connect_trace()
+            self._watch_requests()
+            self.board.power_on()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- putting together -------------------------------------------------------------------------
+
+    def _add_drive(self, drive: Disk | DriveOptions | str | os.PathLike[str]) -> None:
+        if not isinstance(drive, Disk):
+            options = parse_drive(drive) if isinstance(drive, str) else drive
+            if isinstance(options, os.PathLike):
+                options = DriveOptions(os.path.join(".", options))
+            drive = options.open(scheduler=self.scheduler)
+            self._owned.append(drive)
+        if drive.scheduler is not self.scheduler:
+            raise UsageError(f"{drive.name}: opened with another scheduler; open it with scheduler=machine.scheduler")
+        device = VirtioBlk(drive)
+        device.name = f"virtio-blk{len(self.disks)}"
+        self.board.plug(VirtioMmio(device, legacy=self.virtio_version == 1))
+        self.disks.append(drive)
+
+    def _connect_trace(self) -> None:
+        if self.trace is not None:
+            self.trace.now_ns = self.time.now_ns
+            bus = self.board.bus
+            bus.trace = self.trace
+            bus.where = self._where
+            for controller in self.board.controllers:
+                controller.trace = self.trace
+
+    def _where(self) -> dict[str, object]:
+        pc = self.cpu.pc
+        return {"pc": pc, "code": self.cpu.disassemble(pc)}
+
+    def _watch_requests(self) -> None:
+        """A request that cannot finish at once ends the slice: the guest would only poll for it."""
+
+        def look() -> None:
+            if self.scheduler.tasks:
+                self.cpu.kick()
+
+        self.board.bus.after_write = look
+        self.scheduler.on_post = self.cpu.kick
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def run(
+        self,
+        max_instructions: int | None = None,
+        until: Callable[[], bool] | None = None,
+        *,
+        stop_on_reset: bool = False,
+    ) -> StopReason:
+        """Run the guest until it powers off or fails, `until` holds (asked about every millisecond), or the limit.
+
+        A reset restarts the firmware and goes on, unless stop_on_reset. Errors of the host (a disk that fails to
+        flush, a bug in a device) are raised.
+        """
+        if self.power_off:
+            return StopReason.POWER_OFF
+        limit = None if max_instructions is None else self.instructions + max_instructions
+        while True:
+            self.scheduler.poll()
+            if until is not None and until():
+                return StopReason.CONDITION
+            if limit is not None and self.instructions >= limit:
+                return StopReason.LIMIT
+            stop = self._slice(self._budget(limit), stop_on_reset)
+            if stop is not None:
+                return stop
+
+    def _budget(self, limit: int | None) -> int:
+        budget = SLICE if limit is None else min(SLICE, limit - self.instructions)
+        timer_ns = self.scheduler.next_timer_ns()
+        return budget if timer_ns is None else min(budget, self.time.instructions_until(timer_ns))
+
+    def _slice(self, budget: int, stop_on_reset: bool) -> StopReason | None:
+        done, reason = self.cpu.run(budget)
+        self.instructions += done
+        self.time.advance(done)
+        if self.time.is_virtual:
+            # Requests that went to a thread take no virtual time: how long they take must not show in the guest.
+            self.scheduler.settle()
+        self.board.uart.refill()
+        match reason:
+            case Reason.BUDGET:
+                return None
+            case Reason.WFI:
+                return None if self._idle() else StopReason.IDLE
+            case Reason.RESET:
+                self.reset()
+                return StopReason.RESET if stop_on_reset else None
+            case Reason.POWER_OFF:
+                self.power_off = True
+                return StopReason.POWER_OFF
+            case Reason.FAULT:
+                self.fault = self.cpu.fault
+                return StopReason.FAULT
+            case Reason.STOPPED:
+                return StopReason.STOPPED
+
+    def _idle(self) -> bool:
+        """The guest waits for an interrupt: wait with it for what can raise one; False if nothing can."""
+        if self.cpu.irq_pending() or self.scheduler.poll():
+            return True
+        timeout = IDLE_SECONDS if self.interactive else None
+        return self.scheduler.wait(timeout) or self.interactive or self.console.waiting > 0
+
+    def stop(self) -> None:
+        """End run() with StopReason.STOPPED; for callbacks on the guest's way (trace, console output, devices)."""
+        self.cpu.stop()
+
+    def run_until(self, condition: Callable[[], bool], timeout: float) -> str:
+        """Run until a condition holds and return "", or say why it cannot hold any more.
+
+        Raises TimeoutError after `timeout` seconds of the guest's time.
+        """
+        end_ns = self.time.now_ns() + int(timeout * 1e9)
+        met = False
+
+        def enough() -> bool:
+            nonlocal met
+            met = met or condition()
+            return met or self.time.now_ns() >= end_ns
+
+        stop = self.run(until=enough)
+        if met or condition():
+            return ""
+        if stop is StopReason.CONDITION:
+            raise TimeoutError
+        return f"{stop.value} ({self.fault})" if stop is StopReason.FAULT else stop.value
+
+    def reset(self) -> None:
+        """The reset button: devices finish what is in flight, firmware starts again; disks keep their content."""
+        self.resets += 1
+        self.power_off = False
+        self.fault = None
+        self.board.power_on()
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish what is in flight, close the disks that were opened here, free the CPU; twice is once.
+
+        Raises OSError when a disk cannot be flushed, after everything has been closed.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self.scheduler.on_post = None
+        errors: list[BaseException] = []
+
+        def attempt(action: Callable[[], Any]) -> None:
+            try:
+                action()
+            except Exception as error:
+                errors.append(error)
+
+        for controller in self.board.controllers:
+            attempt(controller.reset)
+        for disk in self._owned:
+            attempt(disk.close)
+        attempt(self.board.close)
+        if self.trace is not None:
+            attempt(self.trace.close)
+        if errors:
+            raise errors[0]
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _clock(kind: str, present: Clock) -> Clock:
+    """The clock of this kind, the present one if it is."""
+    if kind not in ("virtual", "host"):
+        raise UsageError(f"unknown clock {kind!r}; known are virtual, host")
+    wanted = VirtualClock if kind == "virtual" else HostClock
+    return present if isinstance(present, wanted) else wanted()
