@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import termios
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from enum import Enum
 from types import FrameType
@@ -85,15 +83,3 @@ def raw_mode(fd: int) -> Generator[None, None, None]:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
-
-
-def writer_to(fd: int) -> Callable[[bytes], None]:
-    """A function that writes all of its bytes to a file descriptor, after what print() has put there."""
-
-    def write(data: bytes) -> None:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        while data:
-            data = data[os.write(fd, data) :]
-
-    return write
