@@ -52,15 +52,16 @@ class Window:
     _shift: int = 0
 
     def prepare(self) -> None:
-        """Build the table that finds a device by the upper bits of the offset."""
-        step = gcd(self.size, *(value for base, device in self.devices for value in (base - self.base, device.size)))
+        """Build the table that finds a device by the upper bits of the offset; again whenever devices come or go."""
+        # A device may begin before the window or reach beyond it.
+        places = [(base - self.base, device) for base, device in self.devices]
+        step = gcd(self.size, *(value for start, device in places for value in (start, device.size)))
+        step &= -step
         self._shift = step.bit_length() - 1
-        if step != 1 << self._shift:
-            self._shift = (step & -step).bit_length() - 1
         self._table = [None] * (self.size >> self._shift)
-        for base, device in self.devices:
-            start = base - self.base
-            for index in range(start >> self._shift, (start + device.size) >> self._shift):
+        for start, device in places:
+            end = min(start + device.size, self.size)
+            for index in range(max(start, 0) >> self._shift, end >> self._shift):
                 self._table[index] = (start, device)
 
     def read(self, offset: int, size: int) -> int:
