@@ -17,6 +17,7 @@ SystemRegister = tuple[int, int, int, int, int]
 
 SCR_EL3: SystemRegister = (1, 1, 3, 6, 0)
 HCR_EL2: SystemRegister = (1, 1, 3, 4, 0)
+SP_EL1: SystemRegister = (4, 1, 3, 4, 0)
 
 SYSTEM_REGISTERS: dict[str, SystemRegister] = {
     "sctlr_el1": (1, 0, 3, 0, 0),
@@ -44,12 +45,18 @@ EXCEPTIONS = {
 }
 HYPERCALLS = (11, 13)
 
+PSTATE_SP = 1 << 0
+PSTATE_EL = 3 << 2
 PSTATE_I = 1 << 7
 PSTATE_DAIF = 0xF << 6
 EL1H = 0b0101
 
-CNTPCT_EL0 = (14, 0, 3, 3, 1)
-CNTVCT_EL0 = (14, 0, 3, 3, 2)
+VECTOR_IRQ_EL1T = 0x080
+VECTOR_IRQ_EL1H = 0x280
+VECTOR_IRQ_EL0 = 0x480
+
+CNTCRN, CNTCRM, CNTPCT, CNTVCT = 14, 0, 1, 2
+"""CNTPCT_EL0 and CNTVCT_EL0 as the system counter's reads are encoded (D13.8)."""
 
 
 class _CpRegister(ctypes.Structure):
@@ -99,13 +106,16 @@ class Arm64Cpu(UnicornCpu):
         self._uc.hook_add(const.UC_HOOK_INTR, self._exception)
         self._hook_counter()
 
+    def _read_system(self, register: SystemRegister) -> int:
+        return int(self._uc.reg_read(arm64_const.UC_ARM64_REG_CP_REG, register))
+
     def _write_system(self, register: SystemRegister, value: int) -> None:
         self._uc.reg_write(arm64_const.UC_ARM64_REG_CP_REG, (*register, value))
 
     def read_register(self, name: str) -> int:
         """Cpu.read_register."""
         if name in SYSTEM_REGISTERS:
-            return int(self._uc.reg_read(arm64_const.UC_ARM64_REG_CP_REG, SYSTEM_REGISTERS[name]))
+            return self._read_system(SYSTEM_REGISTERS[name])
         return super().read_register(name)
 
     def write_register(self, name: str, value: int) -> None:
@@ -131,7 +141,9 @@ class Arm64Cpu(UnicornCpu):
         def on_mrs(_handle: int, target: int, register: Any, _user: int) -> int:
             try:
                 which = register.contents
-                if which.crn != 14 or which.crm != 0 or which.op2 not in (1, 2) or self.on_counter is None:
+                if which.crn != CNTCRN or which.crm != CNTCRM or which.op2 not in (CNTPCT, CNTVCT):
+                    return 0
+                if self.on_counter is None:
                     return 0
                 self._uc.reg_write(target, self.on_counter())
                 return 1
@@ -158,7 +170,25 @@ class Arm64Cpu(UnicornCpu):
     # -- interrupts -------------------------------------------------------------------------------
 
     def _take_irq(self) -> bool:
-        return False
+        """Enter the IRQ vector as the architecture does (Arm ARM D1.10); Unicorn has no interrupt input."""
+        pstate = self.read_register("pstate")
+        if pstate & PSTATE_I:
+            return False
+        if pstate & PSTATE_SP:
+            entry = VECTOR_IRQ_EL1H
+        else:
+            entry = VECTOR_IRQ_EL1T if pstate & PSTATE_EL else VECTOR_IRQ_EL0
+            # Writing PSTATE does not change stacks as an exception does.
+            self.write_register("sp_el0", self.read_register("sp"))
+            self.write_register("sp", self._read_system(SP_EL1))
+        self.write_register("elr_el1", self.pc)
+        self.write_register("spsr_el1", pstate)
+        self.write_register("pstate", PSTATE_DAIF | EL1H)
+        vector = self.read_register("vbar_el1")
+        # Any system register will do: only such a write makes Unicorn look at the new PSTATE.
+        self.write_register("vbar_el1", vector)
+        self.write_register("pc", vector + entry)
+        return True
 
     def _decoder(self) -> Any:
         return _capstone()
