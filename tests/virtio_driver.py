@@ -12,7 +12,7 @@ from itertools import pairwise
 from struct import Struct
 from typing import Any
 
-from e2kdisk.aio import Scheduler
+from e2kdisk.aio import Clock, Scheduler
 from e2kdisk.block.disk import Disk
 from e2kdisk.block.memory import MemoryNode
 from e2kdisk.devices.irq import IrqLine
@@ -33,9 +33,9 @@ USED = Struct("<II")
 U16 = Struct("<H")
 
 
-def make_disk(size: int = 1 << 20, **options: Any) -> Disk:
+def make_disk(size: int = 1 << 20, *, clock: Clock | None = None, **options: Any) -> Disk:
     """A disk in memory with a pattern on it that differs from sector to sector."""
-    node = MemoryNode(Scheduler(), size)
+    node = MemoryNode(Scheduler(clock), size)
     for sector in range(0, size, 512):
         node.data[sector : sector + 512] = (b"%015x," % sector * 32)[: min(512, size - sector)]
     return Disk(node, **options)

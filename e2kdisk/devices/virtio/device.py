@@ -30,6 +30,9 @@ FAILED = 128
 USED_BUFFER = 1
 CONFIG_CHANGE = 2
 
+PAUSE_NS = 1_000_000
+"""Between two bounded pieces of work for a driver that never stops; others run meanwhile."""
+
 INDIRECT_DESC = features.bit("INDIRECT_DESC")
 EVENT_IDX = features.bit("EVENT_IDX")
 VERSION_1 = features.bit("VERSION_1")
@@ -180,13 +183,14 @@ class VirtioDevice:
 
     def _go_on_later(self, queue: SplitQueue) -> None:
         # A driver on another CPU may add chains as fast as they end, and disk data may land on the ring itself:
-        # one register access does a bounded amount of work, and the next poll() goes on.
+        # one register access does a bounded amount of work, and a poll() a little later goes on.
         def go_on() -> None:
             del self._continuations[queue]
             self._serve(queue)
 
         if queue not in self._continuations:
-            self._continuations[queue] = self.scheduler.call_at(self.scheduler.clock.now_ns(), go_on)
+            when_ns = self.scheduler.clock.now_ns() + PAUSE_NS
+            self._continuations[queue] = self.scheduler.call_at(when_ns, go_on)
 
     def finish(self, queue: SplitQueue, chain: Chain, written: int) -> None:
         """A chain is done and its data is in place: give it back; `written` as for SplitQueue.push."""
