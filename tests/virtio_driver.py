@@ -289,6 +289,7 @@ class Driver:
         done = []
         for head, length in self.take_used():
             pending = self.in_flight.pop(head)  # KeyError: used twice, or never made available
+            assert length <= pending.data_length + 1, "the device claims more than it had room for"
             pending.used_length = length
             self._free.extend(reversed(self._chains.pop(head)))
             done.append(pending)
