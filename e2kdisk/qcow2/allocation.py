@@ -28,6 +28,7 @@ from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.inflight import InFlight
 from e2kdisk.qcow2.mapping import Mapping
 from e2kdisk.qcow2.refcount import RefcountTable
+from e2kdisk.qcow2.relock import take_back
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ class Allocator:
         try:
             await other.waiters.wait()
         finally:
-            await self._lock.acquire()
+            await take_back(self._lock)
 
     async def claim(self, offset: GuestOffset, length: int) -> InPlace | Allocation:
         """Space for the first bytes of a write, as many as one run can take. Needs the metadata lock.

@@ -18,6 +18,7 @@ from e2kdisk.qcow2.header_writer import HeaderWriter
 from e2kdisk.qcow2.inflight import InFlight
 from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES, Allocated, Compressed, Extent, Mapping, Unallocated, Zero
 from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, RefcountTable
+from e2kdisk.qcow2.relock import take_back
 from e2kdisk.qcow2.table import ResidentTable
 from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
@@ -217,8 +218,14 @@ class Qcow2Image(Node):
         return claim.length
 
     async def _finish(self, claim: Allocation) -> None:
-        async with self.lock:
-            await self.allocator.finish(claim)
+        try:
+            await take_back(self.lock)
+        finally:
+            # Cancelled or not: others wait for this allocation.
+            try:
+                await self.allocator.finish(claim)
+            finally:
+                self.lock.release()
 
     def _need_writable(self, offset: int, length: int) -> None:
         if self.read_only:
