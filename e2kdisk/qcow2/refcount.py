@@ -271,19 +271,36 @@ class RefcountTable:
     async def _ensure_block(self, index: int) -> None:
         """Make the refcount block with this index if it is missing.
 
-        No cluster that it counts is used yet, so the block lies in the first of them and counts itself.
+        It lies in the first free cluster. If no block counts that one, it gets a block too, which lies there and
+        counts itself. So a run of free clusters across many missing blocks is found in the end: each try
+        leaves blocks behind, and they fill the gaps before the run.
         """
         geometry = self._geometry
         while index >= len(self.table.values):
             await self._grow_table(index)
-        if self.table.values[index]:
-            return
-        offset = HostOffset(index << geometry.refblock_bits << geometry.cluster_bits)
+        while not self.table.values[index]:
+            cluster = await self._find_free(1)
+            home = cluster >> geometry.refblock_bits
+            while home >= len(self.table.values):
+                await self._grow_table(home)
+            if self.table.values[home]:
+                if await self.get(cluster):
+                    continue  # growing the table made the block that counts it
+                await self._change(cluster, 1)
+                await self._insert_block(index, cluster)
+            else:
+                block = await self._insert_block(home, cluster)
+                block.entries.set(cluster & (geometry.refblock_entries - 1), 1)
+
+    async def _insert_block(self, index: int, cluster: int) -> Table[Refcounts]:
+        """Put an empty refcount block into a cluster; valid until the next await."""
+        geometry = self._geometry
+        offset = HostOffset(cluster << geometry.cluster_bits)
         block = await self.blocks.insert(index, offset, bytearray(geometry.cluster_size), dirty=True)
-        block.entries.set(0, 1)
         self.virgin = max(self.virgin, HostOffset(offset + geometry.cluster_size))
         # The write order puts the block on disk before this entry.
         self.table.set(index, offset)
+        return block
 
     async def _grow_table(self, index: int) -> None:
         """Move the refcount table to a larger place that also has room for the blocks that count it.
