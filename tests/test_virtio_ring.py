@@ -10,7 +10,7 @@ from e2kdisk.devices.memory import RamMemory
 from e2kdisk.devices.virtio import VirtioBlk, VirtioMmio
 from e2kdisk.devices.virtio.blk_request import BlkMistake
 from e2kdisk.devices.virtio.queue import INDIRECT, NEXT, WRITE, RingMistake
-from tests.virtio_driver import HEADER, IN, OK, OUT, RAM_BASE, Driver, contents, make_disk
+from tests.virtio_driver import DESCRIPTOR, HEADER, IN, OK, OUT, RAM_BASE, Driver, contents, make_disk
 
 both_transports = pytest.mark.parametrize("legacy", [False, True], ids=["modern", "legacy"])
 with_and_without_event_index = pytest.mark.parametrize("without", [(), ("EVENT_IDX",)], ids=["event index", "flags"])
@@ -227,29 +227,25 @@ def indirect(length=48, flags=0, table=BUFFER + 8192):
     def build(driver):
         for index, (address, size, bits) in enumerate((HEAD, (BUFFER + 100, 512, WRITE), STATUS)):
             driver.poke(
-                BUFFER + 8192 + 16 * index, _descriptor(address, size, bits | (NEXT if index < 2 else 0), index + 1)
+                BUFFER + 8192 + 16 * index, DESCRIPTOR.pack(address, size, bits | (NEXT if index < 2 else 0), index + 1)
             )
         chain(driver, (table, length, INDIRECT | flags))
 
     return build
 
 
-def _descriptor(address, length, flags, following=0):
-    return address.to_bytes(8, "little") + length.to_bytes(4, "little") + bytes([flags, 0, following, 0])
-
-
 def nested(driver):
-    driver.poke(BUFFER + 8192, _descriptor(BUFFER + 12288, 16, INDIRECT))
+    driver.poke(BUFFER + 8192, DESCRIPTOR.pack(BUFFER + 12288, 16, INDIRECT, 0))
     chain(driver, (BUFFER + 8192, 16, INDIRECT))
 
 
 def indirect_loop(driver):
-    driver.poke(BUFFER + 8192, _descriptor(BUFFER, 16, NEXT, 0))
+    driver.poke(BUFFER + 8192, DESCRIPTOR.pack(BUFFER, 16, NEXT, 0))
     chain(driver, (BUFFER + 8192, 16, INDIRECT))
 
 
 def indirect_next(driver):
-    driver.poke(BUFFER + 8192, _descriptor(BUFFER, 16, NEXT, 3))
+    driver.poke(BUFFER + 8192, DESCRIPTOR.pack(BUFFER, 16, NEXT, 3))
     chain(driver, (BUFFER + 8192, 48, INDIRECT))
 
 
@@ -265,6 +261,12 @@ def loop(length):
 def next_past_the_table(driver):
     driver.descriptor(0, BUFFER, 16, NEXT, driver.size)
     driver.offer(0)
+
+
+def indirect_without_end(driver):
+    for index in range(2000):
+        driver.poke(BUFFER + 8192 + 16 * index, DESCRIPTOR.pack(BUFFER, 16, NEXT, index + 1))
+    chain(driver, (BUFFER + 8192, 16 * 2001, INDIRECT))
 
 
 def index_jump(by):
@@ -301,6 +303,7 @@ MISTAKES = {
     "indirect outside RAM": (indirect(table=END - 32), RingMistake.INDIRECT_ADDRESS),
     "indirect of 4 GiB": (indirect(0xFFFFFFF0), RingMistake.INDIRECT_ADDRESS),
     "indirect loop": (indirect_loop, RingMistake.LOOP),
+    "indirect of 2001 descriptors": (indirect_without_end, RingMistake.LOOP),
     "indirect next past its table": (indirect_next, RingMistake.NEXT),
     "readable after writable": (lambda driver: chain(driver, STATUS, HEAD), RingMistake.ORDER),
     "empty readable buffer": (lambda driver: chain(driver, HEAD, (BUFFER, 0, 0), STATUS), RingMistake.EMPTY_BUFFER),
@@ -378,7 +381,9 @@ def test_an_indirect_table_may_follow_direct_descriptors_and_be_larger_than_the_
     for index in range(9):
         following = 0 if index == 8 else NEXT
         length = 1 if index == 8 else 64
-        driver.poke(table + 16 * index, _descriptor(address + 64 * index + 64, length, WRITE | following, index + 1))
+        driver.poke(
+            table + 16 * index, DESCRIPTOR.pack(address + 64 * index + 64, length, WRITE | following, index + 1)
+        )
     driver.descriptor(0, address, 16, NEXT, 1)
     driver.descriptor(1, table, 16 * 9, INDIRECT)
     driver.offer(0)
