@@ -25,6 +25,10 @@ class UnsupportedFeature(ImageError):
     """A valid image that uses a feature which this version does not implement; names the feature."""
 
 
+class CorruptImage(ImageError):
+    """Metadata that contradicts itself, found before anything was written because of it."""
+
+
 class UsageError(E2kDiskError):
     """A wrong option, command line or call; says what would be right."""
 

@@ -39,11 +39,11 @@ class CopyOnWrite:
             iov = iov + after
         host = allocation.host + (first - allocation.guest)
         length = (allocation_end if after else allocation.end) - first
-        item = image.inflight.enter(host, length)
+        item = image.inflight.enter_write(host, length)
         try:
             await image.file.write(host, iov)
         finally:
-            image.inflight.leave(item)
+            image.inflight.leave_write(item)
             # Before any L2 entry can show these clusters: a barrier of the write order covers them.
             image.order.note_unsynced()
 

@@ -6,29 +6,21 @@ import struct
 from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
+from e2kdisk.errors import ImageError, UsageError
 from e2kdisk.qcow2 import layout
+from e2kdisk.qcow2.check import check_file
 from e2kdisk.qcow2.header import Header
+from e2kdisk.qcow2.header_file import read_header
 from e2kdisk.qcow2.image import Qcow2Image
 from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES
+from e2kdisk.qcow2.snapshot_table import find_snapshot, read_snapshots
 
 if TYPE_CHECKING:
     from e2kdisk.block.open import Opener
     from e2kdisk.block.options import OpenOptions
 
 _MAGIC = struct.pack(">I", layout.MAGIC)
-_EXTRAS = {"l2_cache_size": DEFAULT_L2_CACHE_BYTES}
-
-
-async def read_header(file: Node) -> Header:
-    """Read and parse the header of an image. Raises ImageError or OSError; judges no features and no limits."""
-    head = bytearray(min(file.size, 1 << layout.MIN_CLUSTER_BITS))
-    await file.read(0, [memoryview(head)])
-    # The cluster size stands in the part just read; parse() checks it, here it only bounds the second read.
-    bits = int.from_bytes(head[20:24], "big")
-    if layout.MIN_CLUSTER_BITS < bits <= layout.MAX_CLUSTER_BITS:
-        head = bytearray(min(file.size, 1 << bits))
-        await file.read(0, [memoryview(head)])
-    return Header.parse(file.name, bytes(head))
+_EXTRAS = {"l2_cache_size": DEFAULT_L2_CACHE_BYTES, "overlap_check": "cached", "lazy_refcounts": None, "snapshot": None}
 
 
 class Qcow2Format:
@@ -41,18 +33,58 @@ class Qcow2Format:
         return head[:4] == _MAGIC and int.from_bytes(head[4:8], "big") >= 2
 
     async def open(self, file: Node, options: OpenOptions, opener: Opener) -> Node:
-        """Format.open; extras: l2_cache_size in bytes."""
+        """Format.open. Extras:
+
+        l2_cache_size   bytes of L2 tables in memory
+        overlap_check   none, constant, cached or all: which metadata is guarded against writes to it
+        lazy_refcounts  True or False instead of what the image says
+        snapshot        id or name: show this snapshot, read-only (reference: qcow2_snapshot_load_tmp)
+        """
         extras = options.take_extras(_EXTRAS)
         header = await read_header(file)
-        header.check_features(file.name, writing=not file.read_only)
+        writing = not file.read_only
+        header.check_features(file.name, writing=writing)
         header.check_limits(file.name, file.size)
+        if writing and header.incompatible_features & layout.INCOMPAT_DIRTY:
+            header = await _repair(file)
+        if extras["snapshot"] is not None:
+            await _show_snapshot(file, header, extras["snapshot"])
         backing = await opener.open_backing(options, header.backing_file or "", header.backing_format)
         try:
-            return await Qcow2Image.open(file, header, backing, l2_cache_bytes=extras["l2_cache_size"])
+            return await Qcow2Image.open(
+                file,
+                header,
+                backing,
+                l2_cache_bytes=extras["l2_cache_size"],
+                overlap_check=extras["overlap_check"],
+                lazy_refcounts=extras["lazy_refcounts"],
+            )
         except BaseException:
             if backing is not None:
                 await backing.close()
             raise
+
+
+async def _repair(file: Node) -> Header:
+    """Bring the refcounts of an image that was not closed up to date, as its dirty bit asks for."""
+    result = await check_file(file, "all")
+    if result.corruptions:
+        raise ImageError(
+            file.name, "", f"the image was not closed, and {result.corruptions} errors could not be repaired"
+        )
+    return await read_header(file)
+
+
+async def _show_snapshot(file: Node, header: Header, name: str) -> None:
+    if not file.read_only:
+        raise UsageError(f"{file.name}: a snapshot can only be opened read-only")
+    snapshots, _ = await read_snapshots(file, header)
+    snapshot = find_snapshot(file.name, snapshots, name)
+    header.l1_table_offset = snapshot.l1_table_offset
+    header.l1_size = snapshot.l1_size
+    header.size = snapshot.disk_size
+    # The snapshot's L1 table has a length of its own: judged like the active one (CVE-2014-0145).
+    header.check_limits(file.name, file.size)
 
 
 FORMAT = Qcow2Format()

@@ -184,12 +184,6 @@ class Header:
             raise ImageError(
                 file, "incompatible_features", "the image is marked corrupt; open it read-only or repair it"
             )
-        if writing and self.incompatible_features & layout.INCOMPAT_DIRTY:
-            raise UnsupportedFeature(
-                file,
-                "incompatible_features",
-                "the dirty bit is set (lazy refcounts, not closed); repair it with 'qemu-img check -r all' first",
-            )
 
     def feature_names(self, kind: int, bits: int) -> list[str]:
         """Names of feature bits, the image's own names first."""
@@ -201,10 +195,11 @@ class Header:
         }
         return [names.get((kind, bit), f"unknown feature bit {bit}") for bit in range(64) if bits >> bit & 1]
 
-    def check_limits(self, file: str, file_size: int) -> None:
+    def check_limits(self, file: str, file_size: int, *, refcounts: bool = True) -> None:
         """Every table lies inside the file, is aligned and of a sane size. Raises ImageError naming the field.
 
         `file_size` is the image file's size in bytes. Nothing has been allocated for a table before this passes.
+        A repair can do without sane `refcounts`.
         """
         geometry = Geometry(self.cluster_bits, self.refcount_order)
         if self.size > layout.MAX_DISK_BYTES:
@@ -215,6 +210,16 @@ class Header:
             raise ImageError(file, "l1_size", f"{self.l1_size} entries are too few for a disk of {self.size} bytes")
         if self.l1_size or self.l1_table_offset:
             _check_table(file, "l1_table_offset", self.l1_table_offset, self.l1_size * 8, geometry, file_size)
+        if refcounts:
+            self.check_refcount_limits(file, file_size)
+        if self.nb_snapshots > layout.MAX_SNAPSHOTS:
+            raise ImageError(file, "nb_snapshots", f"{self.nb_snapshots} is above 65536")
+        if self.nb_snapshots:
+            _check_table(file, "snapshots_offset", self.snapshots_offset, 40 * self.nb_snapshots, geometry, file_size)
+
+    def check_refcount_limits(self, file: str, file_size: int) -> None:
+        """The refcount table lies inside the file and is of a sane size. Raises ImageError naming the field."""
+        geometry = Geometry(self.cluster_bits, self.refcount_order)
         if self.refcount_table_clusters == 0:
             raise ImageError(file, "refcount_table_clusters", "is 0: the image has no refcount table")
         table_bytes = self.refcount_table_clusters << self.cluster_bits
@@ -223,10 +228,6 @@ class Header:
                 file, "refcount_table_clusters", f"{self.refcount_table_clusters} exceed the limit of 8 MiB"
             )
         _check_table(file, "refcount_table_offset", self.refcount_table_offset, table_bytes, geometry, file_size)
-        if self.nb_snapshots > layout.MAX_SNAPSHOTS:
-            raise ImageError(file, "nb_snapshots", f"{self.nb_snapshots} is above 65536")
-        if self.nb_snapshots:
-            _check_table(file, "snapshots_offset", self.snapshots_offset, 40 * self.nb_snapshots, geometry, file_size)
 
     # -- pack -------------------------------------------------------------------------------------
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
 from e2kdisk.aio.engine import IoVec, iov_length, iov_slice
-from e2kdisk.aio.sync import Lock
+from e2kdisk.aio.sync import Lock, WaitQueue
 from e2kdisk.block.node import Node, ReadOnlyError, zero_fill
-from e2kdisk.errors import UsageError
+from e2kdisk.errors import CorruptImage, ImageError, UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
 from e2kdisk.qcow2.cache import Table
@@ -14,11 +17,14 @@ from e2kdisk.qcow2.cow import CopyOnWrite
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.header import Header
-from e2kdisk.qcow2.header_writer import HeaderWriter
+from e2kdisk.qcow2.header_file import HeaderWriter
 from e2kdisk.qcow2.inflight import InFlight
 from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES, Allocated, Compressed, Extent, Mapping, Unallocated, Zero
+from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, RefcountTable
 from e2kdisk.qcow2.relock import take_back
+from e2kdisk.qcow2.resize import resize
+from e2kdisk.qcow2.snapshot import Snapshots
 from e2kdisk.qcow2.table import ResidentTable
 from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
@@ -36,7 +42,9 @@ class Qcow2Image(Node):
     transfer that really waits is in `inflight`.
     """
 
-    def __init__(self, file: Node, header: Header, geometry: Geometry, backing: Node | None) -> None:
+    def __init__(
+        self, file: Node, header: Header, geometry: Geometry, backing: Node | None, guard: OverlapGuard
+    ) -> None:
         self.scheduler = file.scheduler
         self.name = file.name
         self.read_only = file.read_only
@@ -48,14 +56,23 @@ class Qcow2Image(Node):
         self.lock = Lock(self.scheduler)
         self.writer = HeaderWriter(file, header)
         self.order = WriteOrder(file)
-        self.inflight = InFlight()
+        self.inflight = InFlight(self.scheduler)
         self.decompressor = Decompressor(file, geometry)
+        self.guard = guard
+        self.snapshots = Snapshots(self)
+        self._cow = CopyOnWrite(self)
+        self._zero = ZeroAndDiscard(self)
+        self._corruption: CorruptImage | None = None
+        self._guarded = guard.clusters
         self.mapping: Mapping
         self.refcounts: RefcountTable
         self.allocator: Allocator
-        self._cow: CopyOnWrite
-        self._slices: dict[int, Table[Entries64]]
-        self._zero: ZeroAndDiscard
+        self._slices: dict[int, Table[Entries64]] = {}
+        """Resident L2 slices for the short way of reads; empty where reads need more than the file's bytes."""
+        self._overwritable: dict[int, Table[Entries64]] = {}
+        """The same for overwrites; empty while the image is read-only or an exclusive operation wants it."""
+        self._exclusive = 0
+        self._exclusive_done = WaitQueue(self.scheduler)
         self._cluster_bits = geometry.cluster_bits
         self._cluster_mask = geometry.cluster_mask
         self._cluster_size = geometry.cluster_size
@@ -70,22 +87,40 @@ class Qcow2Image(Node):
         backing: Node | None = None,
         *,
         l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES,
+        overlap_check: str = "cached",
+        lazy_refcounts: bool | None = None,
     ) -> Qcow2Image:
         """Open an image whose header has been parsed and checked. Raises OSError or ImageError."""
         geometry = Geometry(header.cluster_bits, header.refcount_order)
-        image = cls(file, header, geometry, backing)
+        image = cls(file, header, geometry, backing, OverlapGuard(geometry, overlap_check))
+        order, guard = image.order, image.guard
         # The order of these two is the order of the stages: counts before pointers.
-        image.refcounts = await RefcountTable.open(file, header, image.writer, geometry, image.order)
+        refcounts = await RefcountTable.open(file, header, image.writer, geometry, order, guard)
         l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size)
-        image.mapping = Mapping(file, header, image.writer, geometry, image.order, image.refcounts, l1, l2_cache_bytes)
-        image._slices = image.mapping.slices.tables
-        image.refcounts.in_use = image.inflight.overlaps
-        image.allocator = Allocator(file, geometry, image.lock, image.mapping, image.refcounts, image.inflight)
-        image._cow = CopyOnWrite(image)
-        image._zero = ZeroAndDiscard(image)
+        mapping = Mapping(file, header, image.writer, geometry, order, guard, refcounts, l1, l2_cache_bytes)
+        refcounts.in_use = image.inflight.overlaps
+        refcounts.on_release = image.decompressor.forget
+        image.refcounts, image.mapping = refcounts, mapping
+        image.allocator = Allocator(file, geometry, image.lock, mapping, refcounts, image.inflight)
+        image._slices = mapping.slices.tables
+        image._admit_writes()
+        if lazy_refcounts is None:
+            lazy_refcounts = bool(header.compatible_features & layout.COMPAT_LAZY_REFCOUNTS)
+        order.lazy = lazy_refcounts and header.version >= 3
+        await image.snapshots.load()
         if not file.read_only:
+            await image.guard_structures()
             await image._claim_features()
         return image
+
+    async def guard_structures(self) -> None:
+        """Tell the overlap guard anew where all metadata lies; after anything that moved whole tables."""
+        guard = self.guard
+        guard.clusters.clear()
+        guard.add("header", 0, 1)
+        self.refcounts.guard_structures()
+        await self.snapshots.guard_structures(guard)
+        self.mapping.guard_structures()
 
     async def _claim_features(self) -> None:
         """Clear the autoclear bits: what they promise is not kept up by us (specification, autoclear_features)."""
@@ -117,9 +152,13 @@ class Qcow2Image(Node):
         readable = max(0, min(length, self.size - offset))
         if readable < length:
             zero_fill(iov_slice(iov, readable, length - readable))
+        await self.read_beyond(GuestOffset(offset), iov, readable)
+
+    async def read_beyond(self, offset: GuestOffset, iov: IoVec, length: int) -> None:
+        """Read length bytes, be it behind the end of the disk (VM state)."""
         done = 0
-        while done < readable:
-            extent = await self._extent(GuestOffset(offset + done), readable - done)
+        while done < length:
+            extent = await self._extent(GuestOffset(offset + done), length - done)
             part = iov_slice(iov, done, extent.length)
             await self._read_extent(GuestOffset(offset + done), extent, part)
             done += extent.length
@@ -147,7 +186,7 @@ class Qcow2Image(Node):
                 await self._read_backing(offset, part)
             case Compressed(entry, skip):
                 host, stored = self.geometry.compressed_extent(entry)
-                with self.inflight.using(host, stored):
+                with self.inflight.reading(host, stored):
                     data = await self.decompressor.cluster(entry)
                 scatter(memoryview(data)[skip : skip + extent.length], part)
 
@@ -172,7 +211,7 @@ class Qcow2Image(Node):
         """Node.write. Reference: qcow2_co_writev."""
         length = iov[0].nbytes if len(iov) == 1 else iov_length(iov)
         # The common case on its own: overwriting one cluster that only this disk uses.
-        table = self._slices.get(offset >> self._slice_shift)
+        table = self._overwritable.get(offset >> self._slice_shift)
         inside = offset & self._cluster_mask
         if table is not None and inside + length <= self._cluster_size and offset + length <= self.size:
             table.used = True
@@ -182,32 +221,60 @@ class Qcow2Image(Node):
                 host
                 and entry & (_IN_PLACE | layout.L2_RESERVED) == layout.COPIED
                 and not host & self._cluster_mask
-                and not self.read_only
+                and host >> self._cluster_bits not in self._guarded
                 and not self.allocator.first_overlap(offset, length)
             ):
-                item = self.inflight.enter(host + inside, length)
+                item = self.inflight.enter_write(host + inside, length)
                 try:
                     await self.file.write(host + inside, iov)
                 finally:
-                    self.inflight.leave(item)
+                    self.inflight.leave_write(item)
                 return
         self._need_writable(offset, length)
+        await self.write_beyond(GuestOffset(offset), iov, length)
+
+    async def write_beyond(self, offset: GuestOffset, iov: IoVec, length: int) -> None:
+        """Write where the L1 table reaches, be it behind the end of the disk (VM state)."""
         done = 0
-        while done < length:
-            done += await self._write_run(GuestOffset(offset + done), iov, done, length - done)
+        try:
+            while done < length:
+                done += await self._write_run(GuestOffset(offset + done), iov, done, length - done)
+        except CorruptImage as error:
+            await self._stop_writing(error)
+            raise
         await self._relieve()
+
+    async def _stop_writing(self, error: CorruptImage) -> None:
+        """Mark the image corrupt and let no further write through: it could only make things worse.
+
+        What was written before is in order and is flushed first.
+        """
+        if self._corruption is not None:
+            return
+        self._corruption = error
+        self._admit_writes()
+        async with self.lock:
+            with suppress(OSError, ImageError):
+                await self.order.flush()
+            if self.header.version >= 3:
+                with suppress(OSError, ImageError):
+                    features = self.header.incompatible_features | layout.INCOMPAT_CORRUPT
+                    await self.writer.switch(incompatible_features=features)
 
     async def _write_run(self, offset: GuestOffset, iov: IoVec, skip: int, length: int) -> int:
         """Write what one claim takes, from byte `skip` of iov; returns its length."""
+        while self._exclusive:
+            await self._exclusive_done.wait()
         async with self.lock:
             claim = await self.allocator.claim(offset, length)
             if isinstance(claim, InPlace):
-                item = self.inflight.enter(claim.host, claim.length)
+                self._need_unguarded(claim.host, claim.length)
+                item = self.inflight.enter_write(claim.host, claim.length)
         if isinstance(claim, InPlace):
             try:
                 await self.file.write(claim.host, iov_slice(iov, skip, claim.length))
             finally:
-                self.inflight.leave(item)
+                self.inflight.leave_write(item)
             return claim.length
         try:
             await self._cow.write(claim, iov_slice(iov, skip, claim.length))
@@ -216,6 +283,13 @@ class Qcow2Image(Node):
         finally:
             await self._finish(claim)
         return claim.length
+
+    def _need_unguarded(self, host: HostOffset, length: int) -> None:
+        kind = self.guard.hit(host, length)
+        if kind is not None:
+            raise CorruptImage(
+                self.name, f"write of {length} bytes at file offset {host:#x}", f"would overwrite the {kind}"
+            )
 
     async def _finish(self, claim: Allocation) -> None:
         try:
@@ -227,9 +301,15 @@ class Qcow2Image(Node):
             finally:
                 self.lock.release()
 
-    def _need_writable(self, offset: int, length: int) -> None:
+    def need_write_access(self) -> None:
+        """Raise ReadOnlyError if the image may not be written."""
         if self.read_only:
             raise ReadOnlyError(self.name)
+        if self._corruption is not None:
+            raise ImageError(self.name, "", f"no writes any more, the image is corrupt: {self._corruption.where}")
+
+    def _need_writable(self, offset: int, length: int) -> None:
+        self.need_write_access()
         if offset < 0 or length < 0 or offset + length > self.size:
             raise UsageError(f"{self.name}: {length} bytes at {offset} are outside the disk of {self.size} bytes")
 
@@ -237,21 +317,72 @@ class Qcow2Image(Node):
         """Flush by ourselves when too many frees wait for it."""
         if len(self.refcounts.pending) > MAX_PENDING_FREES:
             async with self.lock:
-                await self._flush_metadata()
+                await self.flush_metadata()
+
+    # -- exclusive operations ---------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Hold the metadata lock with no write of guest data on its way and none beginning.
+
+        For what changes the meaning of many clusters at once (snapshots, shrinking, new refcounts): a write
+        that began before is in the file, one that comes later sees the new state. Reads go on.
+        """
+        self._exclusive += 1
+        self._overwritable = {}
+        try:
+            await self.lock.acquire()
+        except BaseException:
+            self._end_exclusive()
+            raise
+        try:
+            while self.allocator.allocations or self.inflight.writes:
+                self.lock.release()
+                try:
+                    await self.inflight.no_writes()
+                    if self.allocator.allocations:
+                        await self.allocator.allocations[0].waiters.wait()
+                finally:
+                    await take_back(self.lock)
+            yield
+        finally:
+            self.lock.release()
+            self._end_exclusive()
+
+    def _end_exclusive(self) -> None:
+        self._exclusive -= 1
+        if not self._exclusive:
+            self._admit_writes()
+            self._exclusive_done.wake_all()
+
+    def _admit_writes(self) -> None:
+        self._overwritable = {} if self.read_only or self._corruption is not None else self._slices
 
     # -- zeros and discards -----------------------------------------------------------------------
 
     async def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Node.write_zeroes."""
         self._need_writable(offset, length)
-        await self._zero.write_zeroes(GuestOffset(offset), length, unmap=unmap)
+        try:
+            await self._zero.write_zeroes(GuestOffset(offset), length, unmap=unmap)
+        except CorruptImage as error:
+            await self._stop_writing(error)
+            raise
         await self._relieve()
 
     async def discard(self, offset: int, length: int) -> None:
         """Node.discard: whole clusters only. They read as zeros afterwards, never as older data."""
         self._need_writable(offset, length)
-        await self._zero.discard(GuestOffset(offset), length)
+        try:
+            await self._zero.discard(GuestOffset(offset), length)
+        except CorruptImage as error:
+            await self._stop_writing(error)
+            raise
         await self._relieve()
+
+    async def unmap(self, offset: GuestOffset, length: int) -> None:
+        """Make whole clusters unallocated, be they behind the end of the disk."""
+        await self._zero.unmap(offset, length)
 
     # -- flush, close -----------------------------------------------------------------------------
 
@@ -259,52 +390,41 @@ class Qcow2Image(Node):
         """Node.flush."""
         if not self.read_only:
             async with self.lock:
-                await self._flush_metadata()
+                await self.flush_metadata()
         await self.file.flush()
 
-    async def _flush_metadata(self) -> None:
+    async def flush_metadata(self) -> None:
+        """All metadata durable, and the frees that waited for it carried out. Needs the metadata lock."""
         await self.order.flush()
-        if self.refcounts.pending and await self.refcounts.apply_frees():
-            self.decompressor.forget()
+        if self.refcounts.pending:
+            await self.refcounts.apply_frees()
 
     async def truncate(self, size: int) -> None:
-        """Node.truncate: grow the disk. Raises ImageError beyond what the L1 table can map.
-
-        What lies behind the old end in the backing file must not appear: it is hidden by zero clusters first.
-        """
-        size = (size + layout.SECTOR_BYTES - 1) & -layout.SECTOR_BYTES
-        if self.read_only:
-            raise ReadOnlyError(self.name)
-        if size < self.size:
-            raise UsageError(f"{self.name}: shrinking an image is not supported yet")
-        old = self.size
-        async with self.lock:
-            await self.mapping.grow_l1(self.geometry.l1_entries(size), exact=True)
-        if self.backing is not None and self.backing.size > old:
-            self.size = min(size, self.backing.size)
-            try:
-                await self._zero.write_zeroes(GuestOffset(old), self.size - old, unmap=True)
-                await self.flush()
-            finally:
-                self.size = old
-        async with self.lock:
-            await self.order.flush()
-            await self.writer.switch(size=size)
-        self.size = size
+        """Node.truncate: grow or shrink the disk; new bytes read as zeros. Raises ImageError, OSError."""
+        self.need_write_access()
+        await resize(self, size)
 
     async def close(self) -> None:
         """Node.close: everything durable, pending frees carried out, backing chain closed."""
         try:
             if not self.read_only:
-                await self.flush()
-                # The frees that the first flush carried out changed refcounts: written by a second one.
-                await self.flush()
+                async with self.lock:
+                    await self._close_metadata()
         finally:
             try:
                 await self.file.close()
             finally:
                 if self.backing is not None:
                     await self.backing.close()
+
+    async def _close_metadata(self) -> None:
+        await self.flush_metadata()
+        # The frees that the first flush carried out changed refcounts: written by a second one, the lazy ones too.
+        await self.order.flush(lazy=False)
+        features = self.header.incompatible_features
+        if self.order.lazy and features & layout.INCOMPAT_DIRTY:
+            await self.writer.switch(incompatible_features=features & ~layout.INCOMPAT_DIRTY)
+        await self.file.flush()
 
 
 def scatter(data: memoryview, iov: IoVec) -> None:

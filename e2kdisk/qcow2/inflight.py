@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.aio.sync import WaitQueue
+
 
 class InFlight:
     """Host byte ranges that a data transfer is using right now.
@@ -13,24 +16,41 @@ class InFlight:
     allocated until that transfer has ended; otherwise it could land in what became somebody else's cluster.
     """
 
-    __slots__ = ("_ranges",)
+    __slots__ = ("_ranges", "_written", "writes")
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler: Scheduler) -> None:
         self._ranges: list[tuple[int, int]] = []
+        self._written = WaitQueue(scheduler)
+        self.writes = 0
+        """How many of the transfers write."""
 
     def enter(self, start: int, length: int) -> tuple[int, int]:
-        """Note a transfer; give the result to leave()."""
+        """Note a read; give the result to leave()."""
         item = (start, start + length)
         self._ranges.append(item)
         return item
 
     def leave(self, item: tuple[int, int]) -> None:
-        """The transfer has ended."""
+        """The read has ended."""
         self._ranges.remove(item)
 
+    def enter_write(self, start: int, length: int) -> tuple[int, int]:
+        """Note a write; give the result to leave_write()."""
+        self.writes += 1
+        item = (start, start + length)
+        self._ranges.append(item)
+        return item
+
+    def leave_write(self, item: tuple[int, int]) -> None:
+        """The write has ended."""
+        self._ranges.remove(item)
+        self.writes -= 1
+        if not self.writes:
+            self._written.wake_all()
+
     @contextmanager
-    def using(self, start: int, length: int) -> Iterator[None]:
-        """Note a transfer for the length of a block."""
+    def reading(self, start: int, length: int) -> Iterator[None]:
+        """Note a read for the length of a block."""
         item = self.enter(start, length)
         try:
             yield
@@ -41,3 +61,8 @@ class InFlight:
         """True if a transfer touches these bytes."""
         end = start + length
         return any(first < end and start < last for first, last in self._ranges)
+
+    async def no_writes(self) -> None:
+        """Wait until no write is on its way; new ones may come while waiting for anything else."""
+        while self.writes:
+            await self._written.wait()

@@ -9,8 +9,8 @@ from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.file import FileNode
 from e2kdisk.qcow2 import layout
-from e2kdisk.qcow2.format import read_header
 from e2kdisk.qcow2.header import COMPRESSION_TYPES, CRYPT_METHODS, Header
+from e2kdisk.qcow2.header_file import read_header
 
 
 @dataclass(slots=True)

@@ -13,13 +13,14 @@ from array import array
 from dataclasses import dataclass
 
 from e2kdisk.block.node import Node
-from e2kdisk.errors import ImageError
+from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.cache import Table, TableCache
 from e2kdisk.qcow2.entries import Entries64, pack64
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.header import Header
-from e2kdisk.qcow2.header_writer import HeaderWriter
+from e2kdisk.qcow2.header_file import HeaderWriter
+from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.refcount import RefcountTable
 from e2kdisk.qcow2.table import ResidentTable
 from e2kdisk.qcow2.write_order import WriteOrder
@@ -85,6 +86,7 @@ class Mapping:
         writer: HeaderWriter,
         geometry: Geometry,
         order: WriteOrder,
+        guard: OverlapGuard,
         refcounts: RefcountTable,
         l1: ResidentTable,
         l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES,
@@ -94,6 +96,7 @@ class Mapping:
         self._writer = writer
         self._geometry = geometry
         self._order = order
+        self._guard = guard
         self._refcounts = refcounts
         self.l1 = l1
         self.slices: TableCache[Entries64] = TableCache(
@@ -113,7 +116,8 @@ class Mapping:
 
     def has_l2_table(self, offset: GuestOffset) -> bool:
         """False if the L1 table says that nothing around this offset is allocated."""
-        return bool(self.l1.values[offset >> self._geometry.l1_shift] & layout.OFFSET_MASK)
+        index = offset >> self._geometry.l1_shift
+        return index < len(self.l1.values) and bool(self.l1.values[index] & layout.OFFSET_MASK)
 
     async def load(self, offset: GuestOffset) -> Table[Entries64] | None:
         """The L2 slice that maps an offset, read if need be; None if there is no L2 table.
@@ -142,8 +146,8 @@ class Mapping:
             raise self._corrupt_l1(index, f"L2 table at {offset:#x} is past the end of the file")
         return HostOffset(offset)
 
-    def _corrupt_l1(self, index: int, what: str) -> ImageError:
-        return ImageError(self._file.name, f"L1 entry {index} (offset {self.l1.offset + index * 8:#x})", what)
+    def _corrupt_l1(self, index: int, what: str) -> CorruptImage:
+        return CorruptImage(self._file.name, f"L1 entry {index} (offset {self.l1.offset + index * 8:#x})", what)
 
     def extent(self, table: Table[Entries64] | None, offset: GuestOffset, length: int) -> Extent:
         """What lies at offset: the longest run of one kind within the slice, at most length bytes.
@@ -195,11 +199,11 @@ class Mapping:
             raise self.corrupt_l2(table, index, f"{entry:#x} is not the offset of a cluster")
         return HostOffset(host)
 
-    def corrupt_l2(self, table: Table[Entries64], index: int, what: str) -> ImageError:
+    def corrupt_l2(self, table: Table[Entries64], index: int, what: str) -> CorruptImage:
         """The error for an L2 entry, naming the guest offset that it maps and where it lies in the file."""
         guest = (table.key << self._geometry.slice_shift) + (index << self._geometry.cluster_bits)
         where = f"L2 entry of guest offset {guest:#x} (offset {table.offset + 8 * index:#x})"
-        return ImageError(self._file.name, where, what)
+        return CorruptImage(self._file.name, where, what)
 
     # -- change -----------------------------------------------------------------------------------
 
@@ -236,11 +240,31 @@ class Mapping:
             raise
         # The table's contents are on their way before the L1 entry: the order's L1 stage comes behind a barrier.
         self._order.note_unsynced()
-        for part in range(geometry.slices_per_table):
-            self.slices.forget(index * geometry.slices_per_table + part)
+        self.forget_slices(index)
         self.l1.set(index, new | layout.COPIED)
+        self._guard.add("active L2 table", new, geometry.cluster_size)
         if old:
+            self._guard.remove(old, geometry.cluster_size)
+            self._guard.add("inactive L2 table", old, geometry.cluster_size)
             self._refcounts.free(old, geometry.cluster_size)
+
+    def guard_structures(self) -> None:
+        """Tell the overlap guard where the L1 table and the L2 tables lie."""
+        self._guard.add("active L1 table", self.l1.offset, len(self.l1.values) * 8)
+        for entry in self.l1.values:
+            if entry & layout.OFFSET_MASK:
+                self._guard.add("active L2 table", entry & layout.OFFSET_MASK, self._geometry.cluster_size)
+
+    def forget_slices(self, index: int) -> None:
+        """Drop what is cached of one L2 table: its bytes in the file have been changed, or are another table's."""
+        for part in range(self._geometry.slices_per_table):
+            self.slices.forget(index * self._geometry.slices_per_table + part)
+
+    def switch_l1(self, offset: HostOffset, values: array[int]) -> None:
+        """Another L1 table is active now: the header names it already (reference: qcow2_l2_cache_reset)."""
+        for key in list(self.slices.tables):
+            self.slices.forget(key)
+        self.l1.move(offset, values)
 
     def set_entries(self, table: Table[Entries64], index: int, entries: list[int]) -> None:
         """Replace L2 entries of one slice, which is resident and our own."""
@@ -282,5 +306,7 @@ class Mapping:
         # If this fails nobody knows which table the header on disk names: both stay allocated, one leaks.
         await self._writer.switch(l1_size=entries, l1_table_offset=int(offset))
         self.l1.move(offset, values)
+        self._guard.remove(old_offset, old_entries * 8)
+        self._guard.add("active L1 table", offset, entries * 8)
         if old_entries:
             self._refcounts.free(old_offset, old_entries * 8)

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from e2kdisk.block.node import Node
-from e2kdisk.errors import ImageError
+from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.cache import Table, TableCache
 from e2kdisk.qcow2.entries import Refcounts, decode_refcounts, pack64
 from e2kdisk.qcow2.geometry import Geometry, HostOffset
 from e2kdisk.qcow2.header import Header
-from e2kdisk.qcow2.header_writer import HeaderWriter
+from e2kdisk.qcow2.header_file import HeaderWriter
+from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.table import ResidentTable
 from e2kdisk.qcow2.write_order import WriteOrder
 
@@ -54,6 +55,7 @@ class RefcountTable:
         writer: HeaderWriter,
         geometry: Geometry,
         order: WriteOrder,
+        guard: OverlapGuard,
         table: ResidentTable,
     ) -> None:
         self._file = file
@@ -61,6 +63,7 @@ class RefcountTable:
         self._writer = writer
         self._geometry = geometry
         self._order = order
+        self._guard = guard
         self.table = table
         self.blocks: TableCache[Refcounts] = TableCache(
             file,
@@ -69,24 +72,46 @@ class RefcountTable:
             geometry.cluster_size,
             max(4, DEFAULT_CACHE_BYTES // geometry.cluster_size),
         )
-        order.add(self.blocks)
-        order.add(table)
+        order.add(self.blocks, counts=True)
+        order.add(table, counts=True)
         self._free_hint = 0
         """No cluster before this one is free (free_cluster_index)."""
         self.pending: list[PendingFree] = []
         self.in_use: Callable[[HostOffset, int], bool] = lambda offset, length: False
         """True if a request is still reading or writing there; such clusters stay pending."""
+        self.on_release: Callable[[], None] = lambda: None
+        """Called when clusters have been released: what is remembered of their contents is void."""
         self.virgin = HostOffset(geometry.round_up(file.size))
         """Nothing at or after this offset has ever been written: a cluster allocated there is a hole of zeros."""
 
     @classmethod
     async def open(
-        cls, file: Node, header: Header, writer: HeaderWriter, geometry: Geometry, order: WriteOrder
+        cls,
+        file: Node,
+        header: Header,
+        writer: HeaderWriter,
+        geometry: Geometry,
+        order: WriteOrder,
+        guard: OverlapGuard,
     ) -> RefcountTable:
         """Read the refcount table, whose limits have been checked (reference: qcow2_refcount_init)."""
         entries = header.refcount_table_clusters << geometry.cluster_bits >> 3
         table = await ResidentTable.read(file, HostOffset(header.refcount_table_offset), entries)
-        return cls(file, header, writer, geometry, order, table)
+        return cls(file, header, writer, geometry, order, guard, table)
+
+    def guard_structures(self) -> None:
+        """Tell the overlap guard where the refcount structures lie."""
+        self._guard.add("refcount table", self.table.offset, len(self.table.values) * 8)
+        for entry in self.table.values:
+            if entry:
+                self._guard.add("refcount block", entry & layout.REFTABLE_OFFSET_MASK, self._geometry.cluster_size)
+
+    def _need_free(self, offset: int, clusters: int) -> None:
+        """Refuse clusters that hold metadata, whatever their refcounts say."""
+        kind = self._guard.hit(offset, clusters << self._geometry.cluster_bits)
+        if kind is not None:
+            where = f"refcount of cluster {offset >> self._geometry.cluster_bits:#x}"
+            raise CorruptImage(self._file.name, where, f"is 0, but the {kind} lies there")
 
     # -- one count --------------------------------------------------------------------------------
 
@@ -114,12 +139,14 @@ class RefcountTable:
             raise self._corrupt(index, f"{offset:#x} is past the end of the file")
         return await self.blocks.get(index, HostOffset(offset))
 
-    def _corrupt(self, index: int, what: str) -> ImageError:
+    def _corrupt(self, index: int, what: str) -> CorruptImage:
         place = self.table.offset + 8 * index
-        return ImageError(self._file.name, f"refcount table entry {index} (offset {place:#x})", what)
+        return CorruptImage(self._file.name, f"refcount table entry {index} (offset {place:#x})", what)
 
     async def _change(self, cluster: int, delta: int) -> int:
         """Add delta to one refcount and return the new value."""
+        if self._order.lazy:
+            await self.mark_dirty()
         geometry = self._geometry
         index = cluster >> geometry.refblock_bits
         block = await self._block(index)
@@ -129,12 +156,23 @@ class RefcountTable:
         value = block.entries.get(slot) + delta
         if value < 0 or value >> geometry.refcount_bits:
             place = block.offset + (slot << geometry.refcount_order >> 3)
-            what = "would fall below 0" if value < 0 else f"does not fit in {geometry.refcount_bits} bits"
-            raise ImageError(self._file.name, f"refcount of cluster {cluster:#x} (offset {place:#x})", what)
+            where = f"refcount of cluster {cluster:#x} (offset {place:#x})"
+            if value < 0:
+                raise CorruptImage(self._file.name, where, "would fall below 0")
+            raise ImageError(self._file.name, where, f"does not fit in {geometry.refcount_bits} bits")
         block.entries.set(slot, value)
         first = slot << geometry.refcount_order >> 3
         self.blocks.mark_dirty(block, first, first + max(1, geometry.refcount_bits // 8))
         return value
+
+    async def mark_dirty(self) -> None:
+        """Say in the header that the refcounts on disk are not right, durably, before the first that is not.
+
+        No-op if it says so already (reference: qcow2_mark_dirty). Version 3 only.
+        """
+        features = self._header.incompatible_features
+        if not features & layout.INCOMPAT_DIRTY:
+            await self._writer.switch(incompatible_features=features | layout.INCOMPAT_DIRTY)
 
     # -- allocate ---------------------------------------------------------------------------------
 
@@ -146,6 +184,7 @@ class RefcountTable:
         """
         while True:
             first = await self._find_free(clusters)
+            self._need_free(first << self._geometry.cluster_bits, clusters)
             taken = 0
             try:
                 while taken < clusters:
@@ -250,7 +289,34 @@ class RefcountTable:
             await self._apply(item)
         return done
 
+    async def release(self, offset: HostOffset, length: int, *, punch: bool = False) -> None:
+        """Drop one reference of each cluster now: the caller has made the pointer's removal durable."""
+        item = PendingFree(HostOffset(self._geometry.round_down(offset)), 0, punch)
+        item.length = self._geometry.round_up(offset + length) - item.offset
+        if self.in_use(item.offset, item.length):
+            self.pending.append(item)
+        else:
+            await self._apply(item)
+
+    async def add(self, first: int, clusters: int, delta: int) -> None:
+        """Change the refcounts of a run of clusters (by number); for walks over whole tables.
+
+        Raises ImageError when a count would not fit; then the run is as it was.
+        """
+        done = 0
+        try:
+            for cluster in range(first, first + clusters):
+                await self._change(cluster, delta)
+                done += 1
+        except BaseException:
+            for cluster in range(first, first + done):
+                await self._change(cluster, -delta)
+            raise
+        if delta < 0:
+            self._free_hint = min(self._free_hint, first)
+
     async def _apply(self, item: PendingFree) -> None:
+        self.on_release()
         bits = self._geometry.cluster_bits
         first = item.offset >> bits
         hole: int | None = None
@@ -296,6 +362,8 @@ class RefcountTable:
         """Put an empty refcount block into a cluster; valid until the next await."""
         geometry = self._geometry
         offset = HostOffset(cluster << geometry.cluster_bits)
+        self._need_free(offset, 1)
+        self._guard.add("refcount block", offset, geometry.cluster_size)
         block = await self.blocks.insert(index, offset, bytearray(geometry.cluster_size), dirty=True)
         self.virgin = max(self.virgin, HostOffset(offset + geometry.cluster_size))
         # The write order puts the block on disk before this entry.
@@ -326,7 +394,7 @@ class RefcountTable:
         if table_clusters << geometry.cluster_bits > layout.MAX_REFTABLE_BYTES:
             raise ImageError(self._file.name, "refcount table", "cannot grow: it would exceed the limit of 8 MiB")
         # Everything so far must be durable in the old place before it is copied: the copy is not ordered after it.
-        await self._order.flush(before=self.table)
+        await self._order.flush(before=self.table, lazy=False)
         values = array("Q", self.table.values)
         values.extend([0] * ((table_clusters << geometry.cluster_bits >> 3) - old_entries))
         used = blocks + table_clusters
@@ -346,4 +414,6 @@ class RefcountTable:
         old_offset, old_clusters = self.table.offset, self._header.refcount_table_clusters
         await self._writer.switch(refcount_table_offset=int(new_offset), refcount_table_clusters=table_clusters)
         self.table.move(new_offset, values)
+        self._guard.remove(old_offset, old_clusters << geometry.cluster_bits)
+        self.guard_structures()
         self.free(old_offset, old_clusters << geometry.cluster_bits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from e2kdisk.block.node import Node
@@ -49,6 +50,38 @@ async def read_snapshots(file: Node, header: Header) -> tuple[list[Snapshot], in
         if offset - header.snapshots_offset > MAX_TABLE_BYTES:
             raise ImageError(file.name, "snapshot table", "is longer than 64 MiB")
     return found, offset - header.snapshots_offset
+
+
+def find_snapshot(file: str, snapshots: list[Snapshot], name: str) -> Snapshot:
+    """The snapshot with this id, else the first with this name. Raises ImageError."""
+    found = next((item for item in snapshots if item.id == name), None)
+    found = found or next((item for item in snapshots if item.name == name), None)
+    if found is None:
+        raise ImageError(file, "", f"there is no snapshot with id or name {name!r}")
+    return found
+
+
+def pack_snapshots(snapshots: Iterable[Snapshot]) -> bytes:
+    """The bytes of a snapshot table; the extra data of each entry is kept, what we know in it is brought up to date."""
+    parts: list[bytes] = []
+    for item in snapshots:
+        known = _EXTRA.pack(item.vm_state_size, item.disk_size)
+        extra = known + item.extra_data[_EXTRA.size :]
+        name_id, name = item.id.encode("utf-8", "surrogateescape"), item.name.encode("utf-8", "surrogateescape")
+        fixed = _ENTRY.pack(
+            item.l1_table_offset,
+            item.l1_size,
+            len(name_id),
+            len(name),
+            item.date_sec,
+            item.date_nsec,
+            item.vm_clock_nsec,
+            min(item.vm_state_size, 0xFFFFFFFF),
+            len(extra),
+        )
+        entry = fixed + extra + name_id + name
+        parts.append(entry + bytes(-len(entry) % 8))
+    return b"".join(parts)
 
 
 async def _read_entry(file: Node, header: Header, geometry: Geometry, number: int, offset: int) -> tuple[Snapshot, int]:

@@ -48,25 +48,34 @@ class WriteOrder:
     def __init__(self, file: Node) -> None:
         self._file = file
         self._stages: list[Stage] = []
+        self._counts: list[Stage] = []
         self._unsynced = False
+        self.lazy = False
+        """Refcounts stay in memory until close(): the dirty bit in the header says that those on disk are not right."""
 
-    def add(self, stage: Stage) -> None:
-        """Append a stage behind those added before."""
+    def add(self, stage: Stage, *, counts: bool = False) -> None:
+        """Append a stage behind those added before; `counts` for the refcounts, which may be lazy."""
         self._stages.append(stage)
+        if counts:
+            self._counts.append(stage)
 
     def note_unsynced(self) -> None:
         """Something was written that must be durable before any later stage points to it."""
         self._unsynced = True
 
-    async def flush(self, *, before: Stage | None = None) -> None:
+    async def flush(self, *, before: Stage | None = None, lazy: bool | None = None) -> None:
         """Write all dirty stages, or only those that come before one; then make the result durable.
 
         With `before`, on return that stage may be written at any time: all it can point to is durable.
+        lazy=False writes the refcounts even while they are lazy.
         Raises OSError; then the rest stays dirty and a later flush goes on.
         """
+        skipped = self._counts if (self.lazy if lazy is None else lazy) else ()
         for index, stage in enumerate(self._stages):
             if stage is before:
                 break
+            if stage in skipped:
+                continue
             if stage.dirty:
                 # The first stage points to nothing: refcounts may be written before the data that they count.
                 if index > 0:

@@ -49,6 +49,10 @@ class ZeroAndDiscard:
         if start < end:
             await self._change_entries(start, end, self._empty_entry)
 
+    async def unmap(self, offset: GuestOffset, length: int) -> None:
+        """Make whole clusters unallocated, whatever shows through then: for what is behind the end of the disk."""
+        await self._change_entries(offset, offset + length, lambda _entry: 0)
+
     def _can_zero_by_entry(self) -> bool:
         """Version 2 has no zero clusters: unallocated means zeros only where there is no backing file."""
         return self._image.header.version >= 3 or self._image.backing is None

@@ -1,11 +1,24 @@
-"""Writes the header of an open image: everything kept, changed in one write, durable before it returns."""
+"""The header in the file: read on open; written with everything kept, in one write, durable before it returns."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from e2kdisk.block.node import Node
+from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.header import Header
+
+
+async def read_header(file: Node) -> Header:
+    """Read and parse the header of an image. Raises ImageError or OSError; judges no features and no limits."""
+    head = bytearray(min(file.size, 1 << layout.MIN_CLUSTER_BITS))
+    await file.read(0, [memoryview(head)])
+    # The cluster size stands in the part just read; parse() checks it, here it only bounds the second read.
+    bits = int.from_bytes(head[20:24], "big")
+    if layout.MIN_CLUSTER_BITS < bits <= layout.MAX_CLUSTER_BITS:
+        head = bytearray(min(file.size, 1 << bits))
+        await file.read(0, [memoryview(head)])
+    return Header.parse(file.name, bytes(head))
 
 
 class HeaderWriter:

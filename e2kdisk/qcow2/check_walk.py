@@ -1,0 +1,235 @@
+"""The walk of a check: from the header to everything that an image points to, one reference each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from e2kdisk.block.node import Node
+from e2kdisk.errors import ImageError
+from e2kdisk.qcow2 import layout
+from e2kdisk.qcow2.bitmap_table import bitmap_areas
+from e2kdisk.qcow2.check_kernel import make_kernel
+from e2kdisk.qcow2.entries import Entries64
+from e2kdisk.qcow2.geometry import Geometry
+from e2kdisk.qcow2.header import Header
+from e2kdisk.qcow2.snapshot_table import read_snapshots
+
+MAX_PROBLEMS = 1000
+"""Problems that are kept as text; all are counted."""
+MAX_CLUSTERS = 1 << 28
+"""Clusters of the largest file that is checked: the counts of more would not fit in memory."""
+
+
+@dataclass(slots=True)
+class CheckResult:
+    """What a check found."""
+
+    filename: str
+    corruptions: int = 0
+    leaks: int = 0
+    """Clusters whose refcount is too high."""
+    corruptions_fixed: int = 0
+    leaks_fixed: int = 0
+    problems: list[str] = field(default_factory=list)
+    """One line each, the first MAX_PROBLEMS."""
+    total_clusters: int = 0
+    """Clusters of the guest's disk."""
+    allocated_clusters: int = 0
+    fragmented_clusters: int = 0
+    """Allocated clusters that do not follow their predecessor in the file."""
+    compressed_clusters: int = 0
+    image_end: int = 0
+    """First byte after the last cluster in use."""
+
+    @property
+    def clean(self) -> bool:
+        """Neither corruptions nor leaks are left."""
+        return not self.corruptions and not self.leaks
+
+    def corrupt(self, text: str) -> None:
+        """Note a corruption."""
+        self.corruptions += 1
+        self._note(text)
+
+    def leak(self, text: str) -> None:
+        """Note a leaked cluster."""
+        self.leaks += 1
+        self._note(text)
+
+    def _note(self, text: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(text)
+
+
+class Walk:
+    """Counts references and judges pointers; afterwards `compare` judges refcounts and COPIED flags."""
+
+    def __init__(self, file: Node, header: Header) -> None:
+        self.file = file
+        self.header = header
+        self.geometry = Geometry(header.cluster_bits, header.refcount_order)
+        self.clusters = self.geometry.clusters(file.size)
+        if self.clusters > MAX_CLUSTERS:
+            raise ImageError(file.name, "", f"a file of {file.size} bytes has too many clusters to be checked")
+        self.result = CheckResult(file.name, total_clusters=self.geometry.clusters(header.size))
+        self.kernel = make_kernel(self.geometry, self.clusters)
+        self.bad_entries: list[int] = []
+        """File offsets of L1 and L2 entries that make no sense."""
+        self.bad_flags: list[tuple[int, int]] = []
+        """(file offset, right value) of L1 and L2 entries whose COPIED flag is wrong."""
+        self.broken_refcounts = False
+        """The refcount table or blocks themselves cannot be repaired in place."""
+        self._active_tables: list[tuple[int, int]] = []
+        self._blocks: dict[int, int] = {}
+
+    # -- count references -------------------------------------------------------------------------
+
+    def count(self, offset: int, length: int, what: str) -> bool:
+        """One reference to each cluster that these bytes touch; False if they are not in the file."""
+        if length <= 0:
+            return True
+        bits = self.geometry.cluster_bits
+        first, last = offset >> bits, (offset + length - 1) >> bits
+        if last >= self.clusters:
+            self.result.corrupt(f"{what}: {length} bytes at {offset:#x} are past the end of the file")
+            return False
+        self.kernel.reference(first, last - first + 1)
+        return True
+
+    async def count_everything_but_refcounts(self) -> None:
+        """Header, active tables, snapshots, LUKS header, bitmaps. Raises ImageError when a directory is broken."""
+        header = self.header
+        self.count(0, self.geometry.cluster_size, "header")
+        await self._count_tables(header.l1_table_offset, header.l1_size, active=True, what="active L1 table")
+        if header.nb_snapshots:
+            snapshots, length = await read_snapshots(self.file, header)
+            self.count(header.snapshots_offset, length, "snapshot table")
+            for snapshot in snapshots:
+                what = f"L1 table of snapshot {snapshot.id}"
+                await self._count_tables(snapshot.l1_table_offset, snapshot.l1_size, active=False, what=what)
+        crypto = header.extension(layout.EXT_CRYPTO)
+        if crypto is not None and len(crypto) >= 16:
+            self.count(int.from_bytes(crypto[:8], "big"), int.from_bytes(crypto[8:16], "big"), "LUKS header")
+        for what, offset, length in await bitmap_areas(self.file, header):
+            self.count(offset, length, what)
+
+    async def _count_tables(self, l1_offset: int, l1_size: int, *, active: bool, what: str) -> None:
+        """The references of one L1 table, its L2 tables and everything these map."""
+        geometry = self.geometry
+        if not l1_size or not self.count(l1_offset, l1_size * 8, what):
+            return
+        expected = 0
+        for index, entry in enumerate(Entries64(await self._read(l1_offset, l1_size * 8)).values):
+            offset = entry & layout.OFFSET_MASK
+            if entry & layout.L1_RESERVED or offset & geometry.cluster_mask:
+                self.result.corrupt(f"{what}, entry {index}: {entry:#x} is not the offset of a cluster")
+                self.bad_entries.append(l1_offset + 8 * index)
+            elif offset and not self.count(offset, geometry.cluster_size, f"{what}, entry {index}: L2 table"):
+                self.bad_entries.append(l1_offset + 8 * index)
+            elif offset:
+                if active:
+                    self._active_tables.append((offset, l1_offset + 8 * index))
+                expected = await self._count_l2(offset, expected, active=active)
+
+    async def _count_l2(self, table_offset: int, expected: int, *, active: bool) -> int:
+        result, size = self.result, self.geometry.cluster_size
+        others, allocated, fragmented, expected = self.kernel.count_table(
+            await self._read(table_offset, size), expected
+        )
+        compressed = 0
+        for index, entry in others:
+            where = table_offset + 8 * index
+            if entry & layout.COMPRESSED:
+                compressed += self._count_compressed(entry, where)
+                continue
+            self.bad_entries.append(where)
+            offset = entry & layout.OFFSET_MASK
+            if entry & layout.L2_RESERVED or offset & self.geometry.cluster_mask:
+                result.corrupt(f"L2 entry at {where:#x}: {entry:#x} is not the offset of a cluster")
+            else:
+                result.corrupt(f"L2 entry at {where:#x}: cluster at {offset:#x} is past the end of the file")
+        if active:
+            result.allocated_clusters += allocated + compressed
+            result.compressed_clusters += compressed
+            result.fragmented_clusters += fragmented + compressed
+        return expected
+
+    def _count_compressed(self, entry: int, where: int) -> int:
+        offset, length = self.geometry.compressed_extent(entry)
+        # The last sectors of a descriptor may lie behind the end of the file: padding that nobody wrote.
+        length = min(length, max(1, (self.clusters << self.geometry.cluster_bits) - offset))
+        if entry & layout.COPIED:
+            self.result.corrupt(f"L2 entry at {where:#x}: a compressed cluster has the COPIED flag")
+            self.bad_flags.append((where, entry & ~layout.COPIED))
+        if self.count(offset, length, f"L2 entry at {where:#x}: compressed cluster"):
+            return 1
+        self.bad_entries.append(where)
+        return 0
+
+    # -- compare with the refcounts ---------------------------------------------------------------
+
+    async def count_refcounts(self) -> None:
+        """The references of the refcount table and blocks, and what these count."""
+        geometry, header, result = self.geometry, self.header, self.result
+        table_offset = header.refcount_table_offset
+        table_bytes = header.refcount_table_clusters << geometry.cluster_bits
+        try:
+            header.check_refcount_limits(self.file.name, self.file.size)
+        except ImageError as error:
+            result.corrupt(f"{error.where}: {error.what}")
+            self.broken_refcounts = True
+            return
+        self.count(table_offset, table_bytes, "refcount table")
+        for index, entry in enumerate(Entries64(await self._read(table_offset, table_bytes)).values):
+            if entry == 0:
+                continue
+            offset = entry & layout.REFTABLE_OFFSET_MASK
+            if entry & 511 or offset & geometry.cluster_mask or offset >= layout.MAX_HOST_OFFSET:
+                result.corrupt(f"refcount table entry {index}: {entry:#x} is not the offset of a cluster")
+                self.broken_refcounts = True
+            elif not self.count(offset, geometry.cluster_size, f"refcount table entry {index}: refcount block"):
+                self.broken_refcounts = True
+            else:
+                self._blocks[index] = offset
+        for index, offset in self._blocks.items():
+            if self.kernel.references_of(offset >> geometry.cluster_bits, (offset >> geometry.cluster_bits) + 1) != [1]:
+                result.corrupt(f"refcount block {index} at {offset:#x}: something else lies there too")
+                self.broken_refcounts = True
+            first = index << geometry.refblock_bits
+            for _ in range(self.kernel.load_block(first, await self._read(offset, geometry.cluster_size))):
+                result.leak(f"refcount block {index}: counts a cluster past the end of the file")
+
+    async def compare(self) -> None:
+        """Refcounts against references, COPIED flags against refcounts."""
+        geometry, result, kernel = self.geometry, self.result, self.kernel
+        for cluster, counted, referenced in kernel.differences():
+            text = f"cluster {cluster:#x}: refcount {counted} but {referenced} references"
+            if counted > referenced:
+                result.leak(text)
+                continue
+            result.corrupt(text)
+            if cluster >> geometry.refblock_bits not in self._blocks:
+                self.broken_refcounts = True
+        result.image_end = (kernel.last_used() + 1) << geometry.cluster_bits
+        for table_offset, l1_entry_offset in self._active_tables:
+            refcount = kernel.refcount(table_offset >> geometry.cluster_bits)
+            entry = int.from_bytes(await self._read(l1_entry_offset, 8), "big")
+            self._judge_flag("L1", l1_entry_offset, entry, refcount)
+            for index, value, counted in kernel.wrong_flags(await self._read(table_offset, geometry.cluster_size)):
+                self._judge_flag("L2", table_offset + 8 * index, value, counted)
+
+    def _judge_flag(self, kind: str, where: int, entry: int, refcount: int) -> None:
+        if (entry >= layout.COPIED) != (refcount == 1):
+            flag = "is set" if entry >= layout.COPIED else "is missing"
+            self.result.corrupt(f"{kind} entry at {where:#x}: COPIED {flag} but the refcount is {refcount}")
+            self.bad_flags.append((where, entry ^ layout.COPIED))
+
+    @property
+    def blocks(self) -> dict[int, int]:
+        """Refcount blocks of the table: index -> offset in the file."""
+        return self._blocks
+
+    async def _read(self, offset: int, length: int) -> bytearray:
+        raw = bytearray(length)
+        await self.file.read(offset, [memoryview(raw)])
+        return raw

@@ -1,0 +1,60 @@
+"""Overlap checks: guest data and new clusters must never land on metadata (QCOW2_OL_* of later QEMU).
+
+Broken refcounts make an allocator hand out clusters that are in use; a broken L2 entry leads a write to a
+table. Both are found before the write: the image is marked corrupt and no further write is let through.
+"""
+
+from __future__ import annotations
+
+from e2kdisk.errors import UsageError
+from e2kdisk.qcow2.geometry import Geometry
+
+TEMPLATES: dict[str, frozenset[str]] = {
+    "none": frozenset(),
+    "constant": frozenset({"header", "active L1 table", "refcount table", "snapshot table"}),
+    "cached": frozenset(
+        {"header", "active L1 table", "refcount table", "snapshot table"}
+        | {"active L2 table", "refcount block", "inactive L1 table"}
+    ),
+    "all": frozenset(
+        {"header", "active L1 table", "refcount table", "snapshot table"}
+        | {"active L2 table", "refcount block", "inactive L1 table", "inactive L2 table"}
+    ),
+}
+"""What each overlap-check template guards; names as in error messages."""
+
+
+class OverlapGuard:
+    """The clusters of one image that hold metadata, by number."""
+
+    def __init__(self, geometry: Geometry, template: str = "cached") -> None:
+        if template not in TEMPLATES:
+            raise UsageError(f"overlap_check {template!r} is not one of {', '.join(TEMPLATES)}")
+        self._bits = geometry.cluster_bits
+        self._kinds = TEMPLATES[template]
+        self.clusters: dict[int, str] = {}
+        """Guarded clusters; read-only for others. The hot path looks here itself."""
+
+    def add(self, kind: str, offset: int, length: int) -> None:
+        """Guard the clusters of a structure, as the template says."""
+        if kind in self._kinds and length > 0:
+            for cluster in range(offset >> self._bits, (offset + length - 1 >> self._bits) + 1):
+                self.clusters[cluster] = kind
+
+    def remove(self, offset: int, length: int) -> None:
+        """The structure has moved away."""
+        if length > 0:
+            for cluster in range(offset >> self._bits, (offset + length - 1 >> self._bits) + 1):
+                self.clusters.pop(cluster, None)
+
+    def guards(self, kind: str) -> bool:
+        """Whether the template guards a kind: if not, nobody need collect where it lies."""
+        return kind in self._kinds
+
+    def hit(self, offset: int, length: int) -> str | None:
+        """The kind of metadata that these bytes would overwrite, None if all is well."""
+        clusters = self.clusters
+        for cluster in range(offset >> self._bits, (offset + length - 1 >> self._bits) + 1):
+            if cluster in clusters:
+                return clusters[cluster]
+        return None
