@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from e2kdisk.aio.engine import IoVec
 from e2kdisk.aio.scheduler import Scheduler
+
+EventHook = Callable[[str], Awaitable[None]]
+"""Called with the name of an event, a key of fault_rules.EVENTS; may delay it, or raise OSError in its place."""
 
 _zeros = memoryview(bytes(1 << 20))
 """Where zeros come from: one read-only buffer for everybody."""
@@ -51,6 +54,13 @@ class Node:
     read_only: bool
     size: int
     """Bytes."""
+    event: EventHook | None = None
+    """Where a format announces what it is about to do, when somebody below listens (a FaultNode).
+
+    `if file.event is not None: await file.event("l2_update")` costs 30 ns when nobody does: no call, no coroutine;
+    5 ns where the format has kept `file.event`, which never changes. The announcement belongs next to the I/O that
+    it names, under the same error handling.
+    """
 
     def try_read(self, offset: int, iov: IoVec) -> int:
         """Read what can be had at once, without waiting; bytes read from the start of iov, 0 for none."""
