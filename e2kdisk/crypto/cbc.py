@@ -93,7 +93,7 @@ class AesCbc(SectorCipher):
         fed = bytearray(view)
         result = bytearray(length + SLACK)
         ivs = self._ivs(first_sector, sectors).tobytes()
-        chain = self._encryptors.pop() if self._encryptors else _Chain(self._context().encryptor())
+        chain = _take(self._encryptors) or _Chain(self._context().encryptor())
         update_into, last, number = chain.update_into, chain.last, int.from_bytes
         with memoryview(fed) as source, memoryview(result) as target:
             iv = 0
@@ -113,7 +113,7 @@ class AesCbc(SectorCipher):
         """SectorCipher.decrypt."""
         view = memoryview(data)
         whole_sectors(view.nbytes)
-        chain = self._decryptors.pop() if self._decryptors else _Chain(self._context().decryptor())
+        chain = _take(self._decryptors) or _Chain(self._context().decryptor())
         for start in range(0, view.nbytes, CHUNK):
             self._decrypt_chunk(chain, first_sector + start // SECTOR_BYTES, view[start : start + CHUNK])
         self._decryptors.append(chain)
@@ -159,6 +159,14 @@ class AesCbc(SectorCipher):
 
 
 _WORD = (1 << 64) - 1
+
+
+def _take(resting: list[_Chain]) -> _Chain | None:
+    """A context at rest, or None; one step, because another thread may take the last one meanwhile."""
+    try:
+        return resting.pop()
+    except IndexError:
+        return None
 
 
 def _number(words: memoryview) -> int:
