@@ -12,6 +12,7 @@ from e2kdisk.aio.clock import Clock, HostClock, VirtualClock
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.disk import Disk
 from e2kdisk.block.drive import DriveOptions, parse_drive
+from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.devices.virtio.blk import VirtioBlk
 from e2kdisk.devices.virtio.mmio import VirtioMmio
 from e2kdisk.errors import UsageError
@@ -60,7 +61,11 @@ class _Timing:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.call_at = scheduler.call_at
-        self.read_ns: Callable[[], int] = scheduler.clock.now_ns
+        self.time: GuestTime | None = None
+
+    def read_ns(self) -> int:
+        """Timing.read_ns."""
+        return 0 if self.time is None else self.time.read_ns()
 
 
 class Machine:
@@ -82,11 +87,12 @@ class Machine:
         virtio_version: int = 2,
         trace: Tracer | None = None,
         scheduler: Scheduler | None = None,
+        policy: OpenPolicy | None = None,
     ) -> None:
         """Put a machine together and switch it on; run() makes it go.
 
         bios is the firmware or its file. Drives are disks, which stay the caller's, or what to open
-        ("disk.qcow2,readonly=on"), closed by close(); they fill virtio slots 0, 1, ... All disks and the machine share
+        ("disk.qcow2,readonly=on") under `policy`, closed by close(); they fill virtio slots 0, 1, ... All disks and the machine share
         one scheduler: the given one, else that of the first Disk, else a new one. Its clock becomes the machine's:
         "virtual" time is counted in instructions and the same in every run, "host" time passes by itself.
         virtio_version is 2, or 1 for what the specification calls legacy. Raises UsageError, ImageError, OSError.
@@ -110,6 +116,7 @@ class Machine:
         self.interactive = False
         """Somebody may type at any time: a guest that waits for an interrupt is not stuck."""
         self._owned: list[Disk] = []
+        self._policy = policy
         self._closed = False
         bios = bios if isinstance(bios, bytes) else Path(bios).read_bytes()
 
@@ -118,7 +125,7 @@ class Machine:
         self.board.bios = bios
         self.cpu = self.board.cpu
         self.time = GuestTime(self.scheduler, self.cpu)
-        timing.read_ns = self.time.read_ns
+        timing.time = self.time
         self.console = Console(self)
         self.board.uart.line = self.console
         try:
@@ -138,7 +145,7 @@ class Machine:
             options = parse_drive(drive) if isinstance(drive, str) else drive
             if isinstance(options, os.PathLike):
                 options = DriveOptions(os.path.join(".", options))
-            drive = options.open(scheduler=self.scheduler)
+            drive = options.open(scheduler=self.scheduler, policy=self._policy)
             self._owned.append(drive)
         if drive.scheduler is not self.scheduler:
             raise UsageError(f"{drive.name}: opened with another scheduler; open it with scheduler=machine.scheduler")

@@ -52,7 +52,7 @@ class Chip:
         return register.reset if register.read is None else register.read(self)
 
     def _read_odd(self, offset: int, size: int) -> int:
-        register = self.registers.covering(offset)
+        register = self._covering(offset)
         if register is None:
             return 0
         inside = offset - register.offset
@@ -62,9 +62,15 @@ class Chip:
             value |= self.read(offset + covered, size - covered) << 8 * covered
         return value & (1 << 8 * size) - 1
 
+    def _covering(self, offset: int) -> Register[Any] | None:
+        at = self.registers.at
+        # Registers are aligned to their width, 8 bytes at most.
+        register = at.get(offset) or at.get(offset & -2) or at.get(offset & -4) or at.get(offset & -8)
+        return register if register is not None and offset < register.offset + register.width else None
+
     def _write_inside(self, offset: int, size: int, value: int) -> None:
         """A store to a part of a register: the rest keeps its value, if it can be read at all."""
-        register = self.registers.covering(offset)
+        register = self._covering(offset)
         if register is None or register.write is None:
             return
         shift = 8 * (offset - register.offset)
