@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from e2kdisk.aio.engine import AutoEngine, IoVec, iov_length
 from e2kdisk.block.disk import Disk, Request
+from e2kdisk.machine.trace import Tracer
 
 T = TypeVar("T")
 
@@ -34,28 +35,34 @@ class Access:
     """read or write."""
     register: str
     value: int
-    pc: int | None
+    pc: int
     instruction: str
 
 
-class Counts:
-    """A trace that keeps numbers, and one access to each register of the controller, in the order of the first ones."""
+class Counts(Tracer):
+    """A trace that keeps numbers, and the first access to each register of the controller."""
 
     def __init__(self) -> None:
+        super().__init__(lambda line: None)
         self.accesses: Counter[tuple[str, str]] = Counter()
         """(device, read or write) -> how many."""
         self.registers: Counter[str] = Counter()
-        """Accesses to each register of the controller."""
+        """How often each register of the controller was read or written."""
         self.requests: dict[str, Amount] = {}
         """Amounts by request type, as the driver asked for them."""
         self.failed = 0
         """Requests that ended with another status than 0."""
         self.mistakes: list[str] = []
         """What the controller says that the guest did wrong."""
-        self.samples: dict[tuple[str, str], Access] = {}
+        self.samples: list[Access] = []
+        self._sampled: set[tuple[str, str]] = set()
+
+    def controller(self, kind: str) -> int:
+        """How often the guest read or wrote a register of the controller."""
+        return self.accesses[CONTROLLER, kind]
 
     def event(self, source: str, kind: str, **fields: Any) -> None:
-        """Trace.event."""
+        """Tracer.event."""
         if kind in ("read", "write"):
             self.accesses[source, kind] += 1
             if source == CONTROLLER:
@@ -69,13 +76,12 @@ class Counts:
     def _access(self, kind: str, fields: dict[str, Any]) -> None:
         register = fields["register"]
         self.registers[register] += 1
-        if (kind, register) not in self.samples:
-            self.samples[kind, register] = Access(
-                kind, register, fields["value"], fields.get("pc"), fields.get("instruction", "")
-            )
+        if (kind, register) not in self._sampled:
+            self._sampled.add((kind, register))
+            self.samples.append(Access(kind, register, fields["value"], fields["pc"], fields["code"]))
 
 
-CONTROLLER = "virtio-blk"
+CONTROLLER = "virtio-blk0"
 """The trace's name of the controller."""
 
 

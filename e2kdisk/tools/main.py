@@ -60,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(_os_error(error))
         return 1
+    except Exception as error:
+        if os.environ.get("E2KDISK_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        _complain(f"this is a mistake in e2kdisk itself: {what} (please report it; E2KDISK_DEBUG=1 shows where)")
+        return 1
 
 
 def _exit_status(arguments: Sequence[str]) -> int:
@@ -67,7 +73,7 @@ def _exit_status(arguments: Sequence[str]) -> int:
 
     try:
         return _run(arguments)
-    except SystemExit as end:  # argparse, after --help
+    except SystemExit as end:  # argparse after --help, a signal
         return end.code if isinstance(end.code, int) else 0
     except E2kDiskError as error:
         from e2kdisk.tools.hints import hint_for

@@ -15,8 +15,9 @@ from e2kdisk.machine.machine import Machine, StopReason
 from e2kdisk.tools.script import Expect, PowerOff, Send, Sleep, Step
 from e2kdisk.tools.terminal import ESCAPE_HELP, EscapeKeys, Key, raw_mode
 
-HINT = "e2kdisk: the console is yours; Ctrl-A x ends it, Ctrl-A h lists the other keys\r\n"
+HINT = "e2kdisk: the console is yours; Ctrl-A x ends it, Ctrl-A h lists the other keys\n"
 READ_SIZE = 4096
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Session:
@@ -26,7 +27,7 @@ class Session:
         self.machine = machine
         self._limit = max_instructions
         self._shown = bytearray()
-        self._interrupted = False
+        self._signal = 0
         machine.console.on_output = self._shown.extend
 
     # -- running ----------------------------------------------------------------------------------
@@ -114,8 +115,7 @@ class Session:
     def _look_around(self) -> bool:
         """Show what was printed; ends the run when the user or a limit wants it. Never true."""
         self._show()
-        if self._interrupted:
-            raise KeyboardInterrupt
+        self._obey_signal()
         if self._limit is not None and self.machine.instructions >= self._limit:
             raise E2kDiskError(f"the limit of {self._limit} instructions is reached (--max-instructions)")
         return False
@@ -133,10 +133,10 @@ class Session:
             elif part is Key.QUIT:
                 return True
             elif part is Key.RESET:
-                _tell("\r\ne2kdisk: reset\r\n")
+                _tell("\ne2kdisk: reset\n")
                 self.machine.reset()
             else:
-                _tell("\r\n" + ESCAPE_HELP.replace("\n", "\r\n"))
+                _tell("\n" + ESCAPE_HELP)
         return False
 
     def _take_piped(self, fd: int) -> bool:
@@ -168,18 +168,25 @@ class Session:
 
     @contextmanager
     def _interruptible(self) -> Generator[None, None, None]:
-        """The first Ctrl-C waits until no request is half done, the second does not."""
+        """A signal that ends us waits for the end of a slice, so that no request is half done; the next does not."""
 
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
+        def note(number: int, frame: FrameType | None) -> None:
+            if self._signal:
+                self._obey_signal()
+            self._signal = number
 
-        before = signal.signal(signal.SIGINT, interrupt)
+        before = {number: signal.signal(number, note) for number in SIGNALS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _obey_signal(self) -> None:
+        if self._signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._signal:
+            raise SystemExit(128 + self._signal)
 
 
 def show(data: bytes) -> None:

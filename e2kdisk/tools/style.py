@@ -13,12 +13,13 @@ class Style:
         terminal = stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._colours = terminal and not os.environ.get("NO_COLOR")
         try:
-            "│▼".encode((stream.encoding if stream is not None else None) or "ascii")
+            "│↓↑".encode((stream.encoding if stream is not None else None) or "ascii")
             lines = True
         except (UnicodeEncodeError, LookupError):
             lines = False
         self.line = "│" if lines else "|"
-        self.down = "▼" if lines else "v"
+        self.down = "↓" if lines else "v"
+        self.up = "↑" if lines else "^"
 
     def _code(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colours and text else text

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import termios
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import Enum
-from types import FrameType
 
 ESCAPE = 0x01
 """Ctrl-A: what follows is for us."""
@@ -63,7 +61,7 @@ _KEYS = {key.value: key for key in Key} | {"?": Key.HELP}
 
 @contextmanager
 def raw_mode(fd: int) -> Generator[None, None, None]:
-    """Every key goes to the guest, Ctrl-C too; the terminal is as before afterwards, also when a signal ends us."""
+    """Every key goes to the guest, Ctrl-C too; afterwards the terminal is as before."""
     before = termios.tcgetattr(fd)
     raw = termios.tcgetattr(fd)
     raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP | termios.IXON)
@@ -71,15 +69,8 @@ def raw_mode(fd: int) -> Generator[None, None, None]:
     raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
     raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
 
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    handlers = [signal.signal(number, end) for number in signals]
     try:
         termios.tcsetattr(fd, termios.TCSADRAIN, raw)
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
-        for number, handler in zip(signals, handlers, strict=True):
-            signal.signal(number, handler)
