@@ -218,6 +218,13 @@ def test_what_is_traced_can_be_chosen(make_disk, call):
         assert absent is None or absent not in text
 
 
+def test_a_full_disk_for_the_trace_names_the_trace(make_disk, call):
+    make_disk()
+    arguments = ["--bios", "demo", "--drive", "disk.qcow2", "--trace", "/dev/full"]
+    status, _, errors = call(*arguments, script="poweroff")
+    assert (status, errors) == (1, "e2kdisk: /dev/full: No space left on device\n")
+
+
 # -- errors ---------------------------------------------------------------------------------------
 
 
@@ -231,10 +238,11 @@ def test_what_is_traced_can_be_chosen(make_disk, call):
         (["--ram", "lots"], "--ram=lots: not a size; write bytes, or a number with K, M, G or T"),
         (["--ram", "1M"], "--ram=1M: at least 16 MiB is needed"),
         (["--ram", "16777217"], "16777217 bytes of RAM: "),
-        (["--ram", "1000T"], "Cannot allocate memory"),
+        (["--ram", "1000T"], "Cannot allocate memory (a smaller --ram may do)"),
         (["--clock", "sun"], "argument --clock: invalid choice: 'sun'"),
         (["--max-instructions", "0"], "--max-instructions 0: not a number above 0"),
         (["--script", "nowhere.txt"], "script nowhere.txt: No such file or directory"),
+        (["--trace-of", "virtio-blk1"], "unknown device in --trace-of 'virtio-blk1'; known are all, bus, "),
         (["--trace", "no/where.txt"], "no/where.txt: No such file or directory"),
         (["--drive", "file=nowhere.qcow2"], "nowhere.qcow2: cannot be opened: No such file or directory ('e2kdisk "),
         (["--drive", "."], ".: cannot be opened: it is a directory"),

@@ -123,6 +123,8 @@ status is 1."""
 
 def _os_error(error: OSError) -> str:
     reason = error.strerror or str(error)
+    if error.errno == errno.ENOMEM:
+        reason += " (a smaller --ram may do)"
     name = error.filename
     if name is None and error.errno in OUTPUT_ERRORS:
         # Every file that we open is named in its errors, so this can only be what we print.

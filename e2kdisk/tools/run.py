@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from e2kdisk.aio.scheduler import Scheduler
     from e2kdisk.block.disk import Disk
     from e2kdisk.block.drive import DriveOptions
+    from e2kdisk.machine.machine import Machine
     from e2kdisk.machine.trace import Tracer
 
 HELP = """\
@@ -93,6 +94,9 @@ def main(arguments: Sequence[str]) -> int:
     scheduler = Scheduler()
     with ExitStack() as stack:
         disks = [stack.enter_context(open_drive(drive, scheduler)) for drive in drives]
+        trace = None
+        if given.trace is not None:
+            trace = open_trace(given.trace, given.trace_of, len(disks), stack)
         machine = stack.enter_context(
             Machine(
                 given.board,
@@ -101,10 +105,11 @@ def main(arguments: Sequence[str]) -> int:
                 drives=disks,
                 clock=given.clock or ("host" if steps is None else "virtual"),
                 virtio_version=given.virtio,
-                trace=None if given.trace is None else open_trace(given.trace, given.trace_of, len(disks)),
+                trace=trace,
                 scheduler=scheduler,
             )
         )
+        check_trace_names(given.trace_of, machine)
         session = Session(machine, given.max_instructions)
         if steps is None:
             session.typed(0)
@@ -132,11 +137,47 @@ def open_drive(drive: DriveOptions, scheduler: Scheduler) -> Disk:
     return drive.open(scheduler=scheduler, policy=OpenPolicy.permissive())
 
 
-def open_trace(filename: str, names: str | None, disks: int) -> Tracer:
-    """Open a trace file; names is the value of --trace-of."""
+def open_trace(filename: str, names: str | None, disks: int, stack: ExitStack) -> Tracer:
+    """Open a trace file, closed by the stack; names is the value of --trace-of."""
     from e2kdisk.machine.trace import Tracer
 
     only: list[str] | None = ["bus", *(f"virtio-blk{number}" for number in range(disks))]
     if names is not None:
         only = None if names == "all" else names.split(",")
-    return Tracer(filename, format="json" if filename.endswith(".jsonl") else "text", only=only)
+    file = TraceFile(filename)
+    stack.callback(file.close)
+    return Tracer(file.write_line, format="json" if filename.endswith(".jsonl") else "text", only=only)
+
+
+def check_trace_names(names: str | None, machine: Machine) -> None:
+    """Raise UsageError for a device in --trace-of that the machine has not."""
+    known = ["all", "bus", *(device.name for device in machine.board.bus.devices.values())]
+    for name in names.split(",") if names is not None else ():
+        if name not in known:
+            raise unknown_name("device in --trace-of", name, known)
+
+
+class TraceFile:
+    """A file that is named in the errors of writing to it, too."""
+
+    def __init__(self, filename: str) -> None:
+        self._name = filename
+        self._file = open(filename, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+
+    def write_line(self, line: str) -> None:
+        """Append one line."""
+        with self._named_errors():
+            self._file.write(line + "\n")
+
+    def close(self) -> None:
+        """Write what is buffered and close."""
+        with self._named_errors():
+            self._file.close()
+
+    @contextmanager
+    def _named_errors(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = self._name
+            raise
