@@ -188,5 +188,5 @@ def test_time_limits_are_in_the_guests_time(cpu):
         start = machine.time.now_ns()
         machine.console.command("sleep 3", timeout=3.1)
         assert 3e9 < machine.time.now_ns() - start < 3.1e9
-        with pytest.raises(ConsoleTimeout, match="not within 1 s.*sleep 2"):
+        with pytest.raises(ConsoleTimeout, match=r"not within 1 s.*sleep 2"):
             machine.console.command("sleep 2", timeout=1)
