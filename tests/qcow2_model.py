@@ -69,6 +69,14 @@ class Op:
     """It takes effect by its end; False for hints, and for requests that failed or were cancelled."""
     allowed: list[set[int]] = field(default_factory=list)
     """For a read: what each granule may show."""
+    began: int = -1
+    """How long the file's log was when it began, for tests of power cuts."""
+    ended: int | None = -1
+
+
+def stale(items: Sequence[Op], *, before: float = float("inf")) -> int:
+    """When the newest of the requests that surely took effect, and ended by then, began: what ended earlier is gone."""
+    return max((op.start for op in items if op.sure and op.end is not None and op.end < before), default=-1)
 
 
 class Model:
@@ -78,6 +86,9 @@ class Model:
         self.now = 0
         base = {tag: Op("base", 0, 0, tag, -1, -1) for tag in set(initial)}
         self.granules: list[list[Op]] = [[base[tag]] for tag in initial]
+        self.history = [list(items) for items in self.granules]
+        """Like granules, but nothing is ever forgotten."""
+        self.flushes: list[Op] = []
         self.reads: list[Op] = []
 
     def start(self, kind: str, first: int, count: int, tag: int = ZERO) -> Op:
@@ -87,9 +98,12 @@ class Model:
         if kind == "read":
             op.allowed = [{item.tag for item in self.granules[n]} for n in range(first, first + count)]
             self.reads.append(op)
-        elif kind != "flush":
+        elif kind == "flush":
+            self.flushes.append(op)
+        else:
             for number in range(first, first + count):
                 self.granules[number].append(op)
+                self.history[number].append(op)
             for read in self.reads:
                 for number in range(max(first, read.first), min(first + count, read.first + read.count)):
                     read.allowed[number - read.first].add(tag)
@@ -124,7 +138,19 @@ class Model:
     def grow(self, count: int) -> None:
         """The disk has this many granules now; new ones are zeros."""
         base = Op("grow", 0, 0, ZERO, -1, -1)
-        self.granules.extend([base] for _ in range(count - len(self.granules)))
+        for _ in range(count - len(self.granules)):
+            self.granules.append([base])
+            self.history.append([base])
+
+    def after_power_cut(self, number: int, position: int) -> set[int]:
+        """What a granule may hold when the power was cut with the file's log this long.
+
+        Everything that a completed flush found completed is there, or something newer.
+        """
+        flush = max((op.start for op in self.flushes if op.ended is not None and op.ended <= position), default=-1)
+        items = [op for op in self.history[number] if op.began <= position]
+        oldest = stale(items, before=flush)
+        return {op.tag for op in items if op.end is None or op.end >= oldest}
 
 
 # -- a file in memory --------------------------------------------------------------------------------

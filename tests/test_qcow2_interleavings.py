@@ -129,7 +129,7 @@ def small_refcounts() -> Start:
 @cache
 def full_reftable() -> Start:
     """The refcount table of one cluster is full but for a few clusters: it grows while requests are in flight."""
-    return made(4 << 20, cluster_size=512, refcount_bits=64, fill=[(0, 3860)])
+    return made(4200 * GRANULE, cluster_size=512, refcount_bits=64, fill=[(0, 3860)])
 
 
 Request = tuple[str, int, int]
