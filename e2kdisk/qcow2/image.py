@@ -33,6 +33,10 @@ _PLAIN = layout.COMPRESSED | layout.ZERO
 _IN_PLACE = layout.COPIED | _PLAIN
 
 
+DEPTH_PER_STACK = 32
+"""A read goes down a chain by recursion; after this many images it continues on a stack of its own."""
+
+
 class Qcow2Image(Node):
     """An open qcow2 image (BDRVQcowState).
 
@@ -62,6 +66,8 @@ class Qcow2Image(Node):
         self.snapshots = Snapshots(self)
         self._cow = CopyOnWrite(self)
         self._zero = ZeroAndDiscard(self)
+        self._depth: int = backing._depth + 1 if isinstance(backing, Qcow2Image) else 1
+        """Images in the chain from here down."""
         self._corruption: CorruptImage | None = None
         self._guarded = guard.clusters
         self.mapping: Mapping
@@ -202,8 +208,10 @@ class Qcow2Image(Node):
         """Read from the backing file, zeros behind its end (reference: qcow2_backing_read1)."""
         if self.backing is None or offset >= self.backing.size:
             zero_fill(iov)
-        else:
+        elif self._depth % DEPTH_PER_STACK:
             await self.backing.read(offset, iov)
+        else:
+            await self.scheduler.apart(self.backing.read(offset, iov))
 
     # -- write ------------------------------------------------------------------------------------
 
