@@ -1,4 +1,4 @@
-"""What a Unicorn adapter promises to a machine: exact counts, clean stops, faults that explain themselves, interrupts."""
+"""What a Unicorn adapter promises to a machine: exact counts, clean stops, clear faults, interrupts."""
 
 import struct
 import threading

@@ -1,8 +1,8 @@
 """attach(): a disk controller on anybody's unicorn.Uc.
 
 The guest, its memory and its run loop are somebody else's. By default a request finishes inside the register access
-that started it, so there is nothing else to call. A disk with an asynchronous engine (open_disk(..., engine="threads"))
-finishes later: then call Attachment.poll() between slices of emu_start, or wait() when the guest has nothing to do.
+that started it, so there is nothing else to call. With asynchronous=True what cannot be done at once finishes later:
+then call Attachment.poll() between slices of emu_start, or wait() when the guest has nothing to do.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.devices.controller import Controller
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.memory import GuestMemory, RamMemory
@@ -26,6 +27,10 @@ class _Pages:
     def __init__(self, uc: raw.Engine) -> None:
         self._uc = uc
         self.bus = Bus()
+        self.bus.after_write = self._finish
+        self.controllers: dict[int, Controller] = {}
+        self.synchronous: set[Scheduler] = set()
+        """Whose requests finish inside the register access."""
         self.windows: dict[int, tuple[Window, raw.MmioMapping]] = {}
 
     @classmethod
@@ -50,17 +55,17 @@ class _Pages:
         except BaseException:
             del self.bus.devices[base]
             raise
+        self.controllers[base] = controller
 
-    def remove(self, base: int) -> bool:
-        """Take the controller away and unmap the pages that it leaves empty; False if it is not there."""
-        controller = self.bus.devices.pop(base, None)
-        if controller is None:
-            return False
+    def remove(self, base: int) -> None:
+        """Take the controller away and unmap the pages that it leaves empty."""
+        controller = self.bus.devices.pop(base)
+        self.controllers.pop(base)
+        self.synchronous &= {left.scheduler for left in self.controllers.values()}
         for address in range(base & -PAGE, base + controller.size, PAGE):
             if not self._arrange(address):
                 self._uc.mem_unmap(address, PAGE)
                 del self.windows[address]
-        return True
 
     def _arrange(self, address: int) -> bool:
         """Find out which devices are on a page; whether there are any."""
@@ -77,6 +82,11 @@ class _Pages:
                     f"the page at {address:#x} is mapped already (from {first:#x} to {last:#x}): "
                     "unmap it, or choose another base"
                 )
+
+    def _finish(self) -> None:
+        for scheduler in self.synchronous:
+            if scheduler.tasks:
+                scheduler.drain()
 
     def _failed(self, error: BaseException) -> None:
         # What the binding does for its own callbacks: stop, and raise from emu_start.
@@ -104,7 +114,7 @@ class Attachment:
     def detach(self) -> None:
         """Finish what is in flight and take the registers off the engine; a second call does nothing."""
         pages = _Pages.of(self.uc)
-        if pages.bus.devices.get(self.base) is self.controller:
+        if pages.controllers.get(self.base) is self.controller:
             self.controller.reset()
             pages.remove(self.base)
 
@@ -124,6 +134,7 @@ def attach(
     base: int,
     irq: Callable[[bool], None] | None = None,
     ram: Mapping[int, Any] | None = None,
+    asynchronous: bool = False,
 ) -> Attachment:
     """Put a controller's registers at a physical address of a unicorn.Uc and connect it to the guest's memory.
 
@@ -131,13 +142,16 @@ def attach(
     irq is called with the new level whenever the interrupt line changes, often inside a register access.
     ram names host memory that the engine works in (what you gave to mem_map_ptr) as {address: buffer}: DMA then moves
     data in place. Without it, data is copied through the engine, for whatever RAM is mapped at that time.
-    Raises UsageError.
+    asynchronous is for all controllers of one scheduler, see the module. Raises UsageError.
 
     >>> uc = Uc(UC_ARCH_ARM64, UC_MODE_ARM)
     >>> attach(uc, VirtioMmio(VirtioBlk(open_disk("disk.qcow2"))), base=0x0A00_0000)
     """
     memory = _memory(uc, ram)
-    _Pages.of(uc).add(base, controller)
+    pages = _Pages.of(uc)
+    pages.add(base, controller)
+    if not asynchronous:
+        pages.synchronous.add(controller.scheduler)
     controller.connect(memory, IrqLine(irq))
     return Attachment(uc, controller, base)
 

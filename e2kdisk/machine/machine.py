@@ -91,8 +91,8 @@ class Machine:
     ) -> None:
         """Put a machine together and switch it on; run() makes it go.
 
-        bios is the firmware or its file. Drives are disks, which stay the caller's, or what to open
-        ("disk.qcow2,readonly=on") under `policy`, closed by close(); they fill virtio slots 0, 1, ... All disks and the machine share
+        bios is the firmware or its file. Drives are disks, which stay the caller's, or what to open under `policy`
+        ("disk.qcow2,readonly=on"), closed by close(); they fill virtio slots 0, 1, ... All disks and the machine share
         one scheduler: the given one, else that of the first Disk, else a new one. Its clock becomes the machine's:
         "virtual" time is counted in instructions and the same in every run, "host" time passes by itself.
         virtio_version is 2, or 1 for what the specification calls legacy. Raises UsageError, ImageError, OSError.
