@@ -152,10 +152,11 @@ class Allocator:
         inside = offset & geometry.cluster_mask
         run = geometry.cluster_size - inside
         step = values[index]
+        file_end = geometry.round_up(self._file.size)
         while run < length:
             index += 1
             step += geometry.cluster_size
-            if values[index] != step:
+            if values[index] != step or step & layout.OFFSET_MASK >= file_end:
                 break
             run += geometry.cluster_size
         return InPlace(HostOffset(host + inside), min(run, length))
@@ -214,7 +215,8 @@ class Allocator:
         if entry & layout.COMPRESSED:
             host, length = self._geometry.compressed_extent(entry)
             self._refcounts.free(host, length)
-        elif entry & layout.OFFSET_MASK:
+        # An offset inside a cluster names none: whose count it would be is unknown, so nothing is released.
+        elif entry & layout.OFFSET_MASK and not entry & layout.OFFSET_MASK & self._geometry.cluster_mask:
             self._refcounts.free(HostOffset(entry & layout.OFFSET_MASK), self._geometry.cluster_size, punch=punch)
 
     async def finish(self, allocation: Allocation) -> None:

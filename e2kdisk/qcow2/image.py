@@ -148,6 +148,8 @@ class Qcow2Image(Node):
             if host and not entry & (_PLAIN | layout.L2_RESERVED) and not host & self._cluster_mask:
                 done = self.file.try_read(host + inside, iov)
                 if done != length:
+                    if host >= self.file.size:
+                        self.mapping.check_entry(table, (offset >> self._cluster_bits) & self._slice_mask)
                     await self._read_host(HostOffset(host + inside + done), iov_slice(iov, done, length - done))
                 return
         await self._read_runs(offset, iov, length)
@@ -229,6 +231,7 @@ class Qcow2Image(Node):
                 host
                 and entry & (_IN_PLACE | layout.L2_RESERVED) == layout.COPIED
                 and not host & self._cluster_mask
+                and host < self.file.size
                 and host >> self._cluster_bits not in self._guarded
                 and not self.allocator.first_overlap(offset, length)
             ):

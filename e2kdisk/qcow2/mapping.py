@@ -140,7 +140,7 @@ class Mapping:
         """Where the L2 table of an L1 entry lies, 0 for none. Raises ImageError for a broken entry."""
         entry = self.l1.values[index]
         offset = entry & layout.OFFSET_MASK
-        if entry & layout.L1_RESERVED or offset & self._geometry.cluster_mask:
+        if entry & layout.L1_RESERVED or offset & self._geometry.cluster_mask or (entry and not offset):
             raise self._corrupt_l1(index, f"{entry:#x} is not the offset of a cluster")
         if offset and offset + self._geometry.cluster_size > self._geometry.round_up(self._file.size):
             raise self._corrupt_l1(index, f"L2 table at {offset:#x} is past the end of the file")
@@ -172,13 +172,16 @@ class Mapping:
             step = geometry.cluster_size
             flags = layout.COMPRESSED | layout.ZERO
             expected = int(host)
+            file_end = geometry.round_up(self._file.size)
             index += 1
             while index <= last:
                 expected += step
-                if values[index] & (layout.OFFSET_MASK | flags) != expected:
+                if values[index] & (layout.OFFSET_MASK | flags) != expected or expected >= file_end:
                     break
                 index += 1
             return Allocated(HostOffset(host + inside), self._clip(offset, index, length))
+        if kind is Zero and self._header.version < 3:
+            raise self.corrupt_l2(table, index, f"{entry:#x} is a zero cluster, which version 2 does not have")
         index += 1
         while index <= last and cluster_kind(values[index]) is kind:
             index += 1
@@ -197,6 +200,8 @@ class Mapping:
         host = entry & layout.OFFSET_MASK
         if host & self._geometry.cluster_mask or entry & layout.L2_RESERVED:
             raise self.corrupt_l2(table, index, f"{entry:#x} is not the offset of a cluster")
+        if host >= self._file.size:
+            raise self.corrupt_l2(table, index, f"cluster at {host:#x} is past the end of the file")
         return HostOffset(host)
 
     def corrupt_l2(self, table: Table[Entries64], index: int, what: str) -> CorruptImage:

@@ -280,13 +280,16 @@ class RefcountTable:
         """Carry out the pending frees; the caller has just flushed the whole write order. True if any were done."""
         waiting, self.pending = self.pending, []
         done = False
-        while waiting:
-            item = waiting.pop()
-            if self.in_use(item.offset, item.length):
-                self.pending.append(item)
-                continue
-            done = True
-            await self._apply(item)
+        try:
+            while waiting:
+                item = waiting.pop()
+                if self.in_use(item.offset, item.length):
+                    self.pending.append(item)
+                    continue
+                done = True
+                await self._apply(item)
+        finally:
+            self.pending += waiting  # after an error, only the item that it met leaks
         return done
 
     async def release(self, offset: HostOffset, length: int, *, punch: bool = False) -> None:
