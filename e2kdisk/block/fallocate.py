@@ -41,6 +41,11 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
             raise OSError(number, os.strerror(number))
 
 
+def allocate_range(fd: int, offset: int, length: int) -> None:
+    """Reserve space for a range, what it holds stays; extends the file. Raises OSError."""
+    fallocate(fd, 0, offset, length)
+
+
 def zero_range(fd: int, offset: int, length: int) -> None:
     """Make a range read as zeros with its space kept; extends the file. Raises OSError."""
     fallocate(fd, ZERO_RANGE, offset, length)

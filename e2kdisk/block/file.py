@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from e2kdisk.aio.engine import INLINE_LIMIT, Engine, IoVec, iov_length, iov_slice
 from e2kdisk.aio.sync import WaitQueue
-from e2kdisk.block.fallocate import NOT_HERE, NOT_SUPPORTED, punch_hole, zero_range
+from e2kdisk.block.fallocate import NOT_HERE, NOT_SUPPORTED, allocate_range, punch_hole, zero_range
 from e2kdisk.block.locks import lock_image
 from e2kdisk.block.node import Node, ReadOnlyError, zero_fill, zero_iov
 from e2kdisk.block.options import cache_mode
+from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import ImageError
 
 T = TypeVar("T")
@@ -233,6 +234,36 @@ class FileNode(Node):
             fd, self.fd = self.fd, -1
             if fd >= 0:
                 os.close(fd)
+
+    async def status(self, offset: int, length: int) -> BlockStatus:
+        """Node.status: holes by SEEK_DATA and SEEK_HOLE; data where the file system does not tell."""
+        end = min(offset + length, self.size)
+        try:
+            data = os.lseek(self.fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but hole up to the end
+                return BlockStatus(length, allocated=True, zero=True, host_offset=offset)
+            return BlockStatus(length, allocated=True, zero=False, host_offset=offset)
+        if data > offset:
+            return BlockStatus(min(data - offset, length), allocated=True, zero=True, host_offset=offset)
+        hole = os.lseek(self.fd, offset, os.SEEK_HOLE)
+        return BlockStatus(min(hole, end) - offset, allocated=True, zero=False, host_offset=offset)
+
+    async def reserve(self, offset: int, length: int) -> None:
+        """Node.reserve: by fallocate, else by writing zeros."""
+        if self.read_only:
+            raise ReadOnlyError(self.name)
+        try:
+            await self._call(allocate_range, self.fd, offset, length)
+        except OSError as error:
+            if error.errno not in NOT_HERE:
+                raise self._named(error) from None
+            await self.write_zeroes(offset, length)
+        self.size = max(self.size, offset + length)
+
+    async def offload(self, function: Callable[..., T], *args: Any) -> T:
+        """Node.offload: on a thread."""
+        return await self.engine.call(function, *args)
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
         with self._request():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from e2kdisk.aio.engine import IoVec
 from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.status import BlockStatus
 
 EventHook = Callable[[str], Awaitable[None]]
 """Called with the name of an event, a key of fault_rules.EVENTS; may delay it, or raise OSError in its place."""
+
+T = TypeVar("T")
 
 _zeros = memoryview(bytes(1 << 20))
 """Where zeros come from: one read-only buffer for everybody."""
@@ -85,6 +89,18 @@ class Node:
     async def flush(self) -> None:
         """Make every write that has completed durable."""
         raise NotImplementedError
+
+    async def status(self, offset: int, length: int) -> BlockStatus:
+        """What is known of the bytes from offset, at most length of them: the longest run of one kind."""
+        return BlockStatus(length, allocated=True, zero=False, host_offset=offset)
+
+    async def reserve(self, offset: int, length: int) -> None:
+        """Reserve space on the host for bytes that read as zeros; writing the zeros is one way. Raises OSError."""
+        await self.write_zeroes(offset, length)
+
+    async def offload(self, function: Callable[..., T], *args: Any) -> T:
+        """Compute something long (compression, say), where this node's engine makes calls that may block."""
+        return function(*args)
 
     async def truncate(self, size: int) -> None:
         """Change the size; new bytes read as zeros."""

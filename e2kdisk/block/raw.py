@@ -15,6 +15,7 @@ from e2kdisk.aio.engine import IoVec, iov_length, iov_slice
 from e2kdisk.aio.sync import Lock
 from e2kdisk.block.formats import PROBE_SIZE, guess_format
 from e2kdisk.block.node import Node, zero_fill
+from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import ImageError
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ class RawNode(Node):
             raise OSError(errno.EOPNOTSUPP, "a window on part of a file cannot change its size", self.name)
         await self.file.truncate(self.offset + size)
         self.size = size
+
+    async def status(self, offset: int, length: int) -> BlockStatus:
+        """Node.status."""
+        return await self.file.status(self.offset + offset, min(length, self.size - offset))
 
     def close(self) -> Request:
         """Node.close."""

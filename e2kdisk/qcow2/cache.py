@@ -102,6 +102,12 @@ class TableCache(Generic[E]):
         self.tables.pop(key, None)
         self._dirty.pop(key, None)
 
+    def reset(self, codec: Codec[E]) -> None:
+        """Forget all tables, none of which is dirty; those to come are decoded by codec."""
+        assert not self._dirty, "tables were forgotten that had been changed"
+        self.tables.clear()
+        self._codec = codec
+
     # -- change -----------------------------------------------------------------------------------
 
     def mark_dirty(self, table: Table[E], first: int, end: int) -> None:

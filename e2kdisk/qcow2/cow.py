@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from e2kdisk.aio.engine import IoVec
 from e2kdisk.block.node import zero_iov
 from e2kdisk.qcow2.allocation import Allocation
+from e2kdisk.qcow2.encryption import encrypted
 from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.mapping import Unallocated, Zero
 
@@ -41,7 +42,7 @@ class CopyOnWrite:
         length = (allocation_end if after else allocation.end) - first
         item = image.inflight.enter_write(host, length)
         try:
-            await image.file.write(host, iov)
+            await image.file.write(host, encrypted(image.cipher, first, iov))
         finally:
             image.inflight.leave_write(item)
             # Before any L2 entry can show these clusters: a barrier of the write order covers them.
@@ -53,7 +54,7 @@ class CopyOnWrite:
             return None
         image = self._image
         if await self._reads_as_zeros(GuestOffset(start), end - start):
-            return None if allocation.fresh else zero_iov(end - start)
+            return None if allocation.fresh and image.cipher is None else zero_iov(end - start)
         buffer = memoryview(bytearray(end - start))
         await image.read(start, [buffer])
         return [buffer]

@@ -32,6 +32,8 @@ class CreateOptions:
     """Stored as it is; relative names are relative to the new image."""
     backing_format: str | None = None
     lazy_refcounts: bool = False
+    encrypted: bool = False
+    """Legacy AES; the password is needed only to open the image."""
 
     def header(self) -> Header:
         """The header without table positions. Raises UsageError naming the option that is wrong."""
@@ -59,6 +61,7 @@ class CreateOptions:
             l1_table_offset=0,
             refcount_table_offset=0,
             refcount_table_clusters=0,
+            crypt_method=1 if self.encrypted else 0,
             refcount_order=self.refcount_bits.bit_length() - 1,
             compatible_features=layout.COMPAT_LAZY_REFCOUNTS if self.lazy_refcounts else 0,
             backing_file=self.backing_file,

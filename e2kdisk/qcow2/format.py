@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
+from e2kdisk.crypto.sector import SectorCipher
 from e2kdisk.errors import ImageError, UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.check import check_file
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from e2kdisk.block.options import OpenOptions
 
 _MAGIC = struct.pack(">I", layout.MAGIC)
-_EXTRAS = {"l2_cache_size": DEFAULT_L2_CACHE_BYTES, "overlap_check": "cached", "lazy_refcounts": None, "snapshot": None}
+_EXTRAS = {
+    "l2_cache_size": DEFAULT_L2_CACHE_BYTES,
+    "overlap_check": "cached",
+    "lazy_refcounts": None,
+    "snapshot": None,
+    "key": None,
+}
 
 
 class Qcow2Format:
@@ -38,6 +45,7 @@ class Qcow2Format:
         l2_cache_size   bytes of L2 tables in memory
         overlap_check   none, constant, cached or all: which metadata is guarded against writes to it
         lazy_refcounts  True or False instead of what the image says
+        key             bytes or text of the password of an encrypted image
         snapshot        id or name: show this snapshot, read-only (reference: qcow2_snapshot_load_tmp)
         """
         extras = options.take_extras(_EXTRAS)
@@ -49,6 +57,7 @@ class Qcow2Format:
             header = await _repair(file)
         if extras["snapshot"] is not None:
             await _show_snapshot(file, header, extras["snapshot"])
+        cipher = _make_cipher(file.name, header, extras["key"])
         backing = await opener.open_backing(options, header.backing_file or "", header.backing_format)
         try:
             return await Qcow2Image.open(
@@ -58,11 +67,24 @@ class Qcow2Format:
                 l2_cache_bytes=extras["l2_cache_size"],
                 overlap_check=extras["overlap_check"],
                 lazy_refcounts=extras["lazy_refcounts"],
+                cipher=cipher,
             )
         except BaseException:
             if backing is not None:
                 await backing.close()
             raise
+
+
+def _make_cipher(filename: str, header: Header, key: str | bytes | None) -> SectorCipher | None:
+    if header.crypt_method == 0:
+        if key is not None:
+            raise UsageError(f"{filename}: a key was given but the image is not encrypted")
+        return None
+    if key is None:
+        raise UsageError(f"{filename}: the image is encrypted (AES); give its key")
+    from e2kdisk.crypto.legacy import legacy_aes  # loads the cipher library, which few images need
+
+    return legacy_aes(key.encode() if isinstance(key, str) else key)
 
 
 async def _repair(file: Node) -> Header:

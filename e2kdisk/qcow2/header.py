@@ -164,7 +164,7 @@ class Header:
 
     def check_features(self, file: str, *, writing: bool) -> None:
         """Refuse, by name, what this version cannot handle. Raises UnsupportedFeature or ImageError."""
-        if self.crypt_method:
+        if self.crypt_method not in (0, 1):
             method = CRYPT_METHODS.get(self.crypt_method, f"method {self.crypt_method}")
             raise UnsupportedFeature(file, "crypt_method", f"{method} encryption is not supported yet")
         known = layout.INCOMPAT_DIRTY | layout.INCOMPAT_CORRUPT | layout.INCOMPAT_COMPRESSION

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 from e2kdisk.aio.engine import IoVec, iov_length, iov_slice
-from e2kdisk.aio.sync import Lock, WaitQueue
+from e2kdisk.aio.sync import Lock
 from e2kdisk.block.node import Node, ReadOnlyError, zero_fill
+from e2kdisk.block.status import BlockStatus
+from e2kdisk.crypto.sector import SectorCipher
 from e2kdisk.errors import CorruptImage, ImageError, UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
 from e2kdisk.qcow2.cache import Table
+from e2kdisk.qcow2.compressed_write import write_compressed
 from e2kdisk.qcow2.compression import Decompressor
 from e2kdisk.qcow2.cow import CopyOnWrite
+from e2kdisk.qcow2.encryption import decrypt, encrypted, read_unaligned, scatter, write_unaligned
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.header import Header
@@ -21,11 +24,13 @@ from e2kdisk.qcow2.header_file import HeaderWriter
 from e2kdisk.qcow2.inflight import InFlight
 from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES, Allocated, Compressed, Extent, Mapping, Unallocated, Zero
 from e2kdisk.qcow2.overlap import OverlapGuard
+from e2kdisk.qcow2.packing import Packing
 from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, RefcountTable
 from e2kdisk.qcow2.relock import take_back
 from e2kdisk.qcow2.resize import resize
 from e2kdisk.qcow2.snapshot import Snapshots
 from e2kdisk.qcow2.table import ResidentTable
+from e2kdisk.qcow2.write_gate import WriteGate
 from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
 
@@ -47,7 +52,13 @@ class Qcow2Image(Node):
     """
 
     def __init__(
-        self, file: Node, header: Header, geometry: Geometry, backing: Node | None, guard: OverlapGuard
+        self,
+        file: Node,
+        header: Header,
+        geometry: Geometry,
+        backing: Node | None,
+        guard: OverlapGuard,
+        cipher: SectorCipher | None,
     ) -> None:
         self.scheduler = file.scheduler
         self.name = file.name
@@ -66,19 +77,23 @@ class Qcow2Image(Node):
         self.snapshots = Snapshots(self)
         self._cow = CopyOnWrite(self)
         self._zero = ZeroAndDiscard(self)
+        self.cipher = cipher
+        """Encrypts and decrypts guest data; None for an image in the clear."""
+        self.unaligned = Lock(self.scheduler)
+        """Held while a part of an encrypted sector is read, changed and written."""
         self._depth: int = backing._depth + 1 if isinstance(backing, Qcow2Image) else 1
         """Images in the chain from here down."""
         self._corruption: CorruptImage | None = None
         self._guarded = guard.clusters
         self.mapping: Mapping
         self.refcounts: RefcountTable
+        self.packing: Packing
         self.allocator: Allocator
+        self.gate: WriteGate
         self._slices: dict[int, Table[Entries64]] = {}
         """Resident L2 slices for the short way of reads; empty where reads need more than the file's bytes."""
         self._overwritable: dict[int, Table[Entries64]] = {}
         """The same for overwrites; empty while the image is read-only or an exclusive operation wants it."""
-        self._exclusive = 0
-        self._exclusive_done = WaitQueue(self.scheduler)
         self._cluster_bits = geometry.cluster_bits
         self._cluster_mask = geometry.cluster_mask
         self._cluster_size = geometry.cluster_size
@@ -95,20 +110,23 @@ class Qcow2Image(Node):
         l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES,
         overlap_check: str = "cached",
         lazy_refcounts: bool | None = None,
+        cipher: SectorCipher | None = None,
     ) -> Qcow2Image:
         """Open an image whose header has been parsed and checked. Raises OSError or ImageError."""
         geometry = Geometry(header.cluster_bits, header.refcount_order)
-        image = cls(file, header, geometry, backing, OverlapGuard(geometry, overlap_check))
+        image = cls(file, header, geometry, backing, OverlapGuard(geometry, overlap_check), cipher)
         order, guard = image.order, image.guard
         # The order of these two is the order of the stages: counts before pointers.
         refcounts = await RefcountTable.open(file, header, image.writer, geometry, order, guard)
         l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size)
         mapping = Mapping(file, header, image.writer, geometry, order, guard, refcounts, l1, l2_cache_bytes)
         refcounts.in_use = image.inflight.overlaps
-        refcounts.on_release = image.decompressor.forget
-        image.refcounts, image.mapping = refcounts, mapping
+        refcounts.on_release = image._forget_contents
+        image.refcounts, image.mapping, image.packing = refcounts, mapping, Packing(geometry, refcounts)
         image.allocator = Allocator(file, geometry, image.lock, mapping, refcounts, image.inflight)
-        image._slices = mapping.slices.tables
+        if cipher is None:
+            image._slices = mapping.slices.tables
+        image.gate = WriteGate(image.lock, image.allocator, image.inflight, image._admit_writes)
         image._admit_writes()
         if lazy_refcounts is None:
             lazy_refcounts = bool(header.compatible_features & layout.COMPAT_LAZY_REFCOUNTS)
@@ -127,6 +145,18 @@ class Qcow2Image(Node):
         self.refcounts.guard_structures()
         await self.snapshots.guard_structures(guard)
         self.mapping.guard_structures()
+
+    def _forget_contents(self) -> None:
+        self.decompressor.forget()
+        self.packing.forget()
+
+    async def reload_refcounts(self) -> None:
+        """Other refcount structures are named by the header now, perhaps of another width; under exclusive()."""
+        geometry = Geometry(self.header.cluster_bits, self.header.refcount_order)
+        self.geometry = geometry
+        await self.refcounts.reload(geometry)
+        self.packing = Packing(geometry, self.refcounts)
+        await self.guard_structures()
 
     async def _claim_features(self) -> None:
         """Clear the autoclear bits: what they promise is not kept up by us (specification, autoclear_features)."""
@@ -157,6 +187,9 @@ class Qcow2Image(Node):
     async def _read_runs(self, offset: int, iov: IoVec, length: int) -> None:
         if offset < 0:
             raise UsageError(f"{self.name}: read at negative offset {offset}")
+        if self.cipher is not None and (offset | length) % layout.SECTOR_BYTES:
+            await read_unaligned(self, offset, iov, length)
+            return
         readable = max(0, min(length, self.size - offset))
         if readable < length:
             zero_fill(iov_slice(iov, readable, length - readable))
@@ -188,6 +221,8 @@ class Qcow2Image(Node):
                 done = self.file.try_read(host, part)
                 if done != length:
                     await self._read_host(HostOffset(host + done), iov_slice(part, done, length - done))
+                if self.cipher is not None:
+                    decrypt(self.cipher, offset, part)
             case Zero():
                 zero_fill(part)
             case Unallocated():
@@ -242,6 +277,9 @@ class Qcow2Image(Node):
                     self.inflight.leave_write(item)
                 return
         self._need_writable(offset, length)
+        if self.cipher is not None and (offset | length) % layout.SECTOR_BYTES:
+            await write_unaligned(self, offset, iov, length)
+            return
         await self.write_beyond(GuestOffset(offset), iov, length)
 
     async def write_beyond(self, offset: GuestOffset, iov: IoVec, length: int) -> None:
@@ -274,8 +312,7 @@ class Qcow2Image(Node):
 
     async def _write_run(self, offset: GuestOffset, iov: IoVec, skip: int, length: int) -> int:
         """Write what one claim takes, from byte `skip` of iov; returns its length."""
-        while self._exclusive:
-            await self._exclusive_done.wait()
+        await self.gate.passing()
         async with self.lock:
             claim = await self.allocator.claim(offset, length)
             if isinstance(claim, InPlace):
@@ -283,7 +320,7 @@ class Qcow2Image(Node):
                 item = self.inflight.enter_write(claim.host, claim.length)
         if isinstance(claim, InPlace):
             try:
-                await self.file.write(claim.host, iov_slice(iov, skip, claim.length))
+                await self.file.write(claim.host, encrypted(self.cipher, offset, iov_slice(iov, skip, claim.length)))
             finally:
                 self.inflight.leave_write(item)
             return claim.length
@@ -292,7 +329,7 @@ class Qcow2Image(Node):
             async with self.lock:
                 await self.allocator.link(claim)
         finally:
-            await self._finish(claim)
+            await self.finish(claim)
         return claim.length
 
     def _need_unguarded(self, host: HostOffset, length: int) -> None:
@@ -302,7 +339,8 @@ class Qcow2Image(Node):
                 self.name, f"write of {length} bytes at file offset {host:#x}", f"would overwrite the {kind}"
             )
 
-    async def _finish(self, claim: Allocation) -> None:
+    async def finish(self, claim: Allocation) -> None:
+        """Take a claim out of flight, linked or not."""
         try:
             await take_back(self.lock)
         finally:
@@ -332,42 +370,13 @@ class Qcow2Image(Node):
 
     # -- exclusive operations ---------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the metadata lock with no write of guest data on its way and none beginning.
-
-        For what changes the meaning of many clusters at once (snapshots, shrinking, new refcounts): a write
-        that began before is in the file, one that comes later sees the new state. Reads go on.
-        """
-        self._exclusive += 1
-        self._overwritable = {}
-        try:
-            await self.lock.acquire()
-        except BaseException:
-            self._end_exclusive()
-            raise
-        try:
-            while self.allocator.allocations or self.inflight.writes:
-                self.lock.release()
-                try:
-                    await self.inflight.no_writes()
-                    if self.allocator.allocations:
-                        await self.allocator.allocations[0].waiters.wait()
-                finally:
-                    await take_back(self.lock)
-            yield
-        finally:
-            self.lock.release()
-            self._end_exclusive()
-
-    def _end_exclusive(self) -> None:
-        self._exclusive -= 1
-        if not self._exclusive:
-            self._admit_writes()
-            self._exclusive_done.wake_all()
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Hold the metadata lock with no write of guest data on its way and none beginning (WriteGate)."""
+        return self.gate.exclusive()
 
     def _admit_writes(self) -> None:
-        self._overwritable = {} if self.read_only or self._corruption is not None else self._slices
+        closed = self.gate.closed or self.read_only or self._corruption is not None
+        self._overwritable = {} if closed else self._slices
 
     # -- zeros and discards -----------------------------------------------------------------------
 
@@ -394,6 +403,31 @@ class Qcow2Image(Node):
     async def unmap(self, offset: GuestOffset, length: int) -> None:
         """Make whole clusters unallocated, be they behind the end of the disk."""
         await self._zero.unmap(offset, length)
+
+    async def write_compressed(self, offset: int, iov: IoVec, level: int | None = None) -> None:
+        """Write whole clusters compressed (compressed_write.py). Raises UsageError, OSError or ImageError."""
+        length = iov_length(iov)
+        self._need_writable(offset, length)
+        try:
+            await write_compressed(self, offset, iov, length, level)
+        except CorruptImage as error:
+            await self._stop_writing(error)
+            raise
+        await self._relieve()
+
+    async def status(self, offset: int, length: int) -> BlockStatus:
+        """Node.status: what this layer says, without its backing file."""
+        extent = await self._extent(GuestOffset(offset), length)
+        match extent:
+            case Allocated(host, run):
+                return BlockStatus(run, allocated=True, zero=False, host_offset=None if self.cipher else host)
+            case Zero(run):
+                return BlockStatus(run, allocated=True, zero=True)
+            case Compressed():
+                return BlockStatus(extent.length, allocated=True, zero=False, compressed=True)
+            case Unallocated(run):
+                behind = self.backing is None or offset >= self.backing.size
+                return BlockStatus(run, allocated=False, zero=behind)
 
     # -- flush, close -----------------------------------------------------------------------------
 
@@ -436,11 +470,3 @@ class Qcow2Image(Node):
         if self.order.lazy and features & layout.INCOMPAT_DIRTY:
             await self.writer.switch(incompatible_features=features & ~layout.INCOMPAT_DIRTY)
         await self.file.flush()
-
-
-def scatter(data: memoryview, iov: IoVec) -> None:
-    """Copy data into iov, which is exactly as long."""
-    start = 0
-    for view in iov:
-        view[:] = data[start : start + view.nbytes]
-        start += view.nbytes

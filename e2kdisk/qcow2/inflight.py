@@ -16,9 +16,10 @@ class InFlight:
     allocated until that transfer has ended; otherwise it could land in what became somebody else's cluster.
     """
 
-    __slots__ = ("_ranges", "_written", "writes")
+    __slots__ = ("_ranges", "_written", "scheduler", "writes")
 
     def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
         self._ranges: list[tuple[int, int]] = []
         self._written = WaitQueue(scheduler)
         self.writes = 0

@@ -113,6 +113,18 @@ class RefcountTable:
             where = f"refcount of cluster {offset >> self._geometry.cluster_bits:#x}"
             raise CorruptImage(self._file.name, where, f"is 0, but the {kind} lies there")
 
+    async def reload(self, geometry: Geometry) -> None:
+        """Take over other refcount structures, which the header names already; nothing of the old ones is dirty."""
+        entries = self._header.refcount_table_clusters << geometry.cluster_bits >> 3
+        table = await ResidentTable.read(self._file, HostOffset(self._header.refcount_table_offset), entries)
+        self._geometry = geometry
+        self.table.move(table.offset, table.values)
+        self.blocks.reset(partial(decode_refcounts, bits=geometry.refcount_bits))
+        # The new counts were made from the pointers alone: what waited to be freed is free in them already.
+        self.pending = []
+        self._free_hint = 0
+        self.virgin = max(self.virgin, HostOffset(geometry.round_up(self._file.size)))
+
     # -- one count --------------------------------------------------------------------------------
 
     async def get(self, cluster: int) -> int:

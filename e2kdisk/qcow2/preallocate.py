@@ -1,0 +1,53 @@
+"""Preallocation: clusters mapped before anybody writes them (off, metadata, falloc, full)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from e2kdisk.errors import UsageError
+from e2kdisk.qcow2.allocation import Allocation
+from e2kdisk.qcow2.geometry import GuestOffset
+
+if TYPE_CHECKING:
+    from e2kdisk.qcow2.image import Qcow2Image
+
+PREALLOCATIONS = ("off", "metadata", "falloc", "full")
+
+_CHUNK_BYTES = 64 << 20
+
+
+async def preallocate(image: Qcow2Image, offset: int, length: int, mode: str) -> None:
+    """Map all clusters of a guest range that reads as zeros. Raises UsageError, OSError, ImageError.
+
+    metadata: the clusters are holes of the file; falloc: the host reserves their space; full: zeros are written.
+    """
+    if mode not in PREALLOCATIONS:
+        raise UsageError(f"preallocation {mode!r} is not one of {', '.join(PREALLOCATIONS)}")
+    if mode == "off" or not length:
+        return
+    geometry = image.geometry
+    done = geometry.round_down(offset)
+    end = offset + length
+    while done < end:
+        async with image.lock:
+            claim = await image.allocator.claim(GuestOffset(done), min(end - done, _CHUNK_BYTES))
+        if not isinstance(claim, Allocation):
+            done += claim.length
+            continue
+        try:
+            size = claim.clusters << geometry.cluster_bits
+            if mode == "full":
+                await image.file.write_zeroes(claim.host, size, unmap=False)
+            elif mode == "falloc":
+                await image.file.reserve(claim.host, size)
+            elif not claim.fresh:
+                await image.file.write_zeroes(claim.host, size, unmap=True)
+            image.order.note_unsynced()
+            async with image.lock:
+                await image.allocator.link(claim)
+        finally:
+            await image.finish(claim)
+        done = min(end, claim.guest + size)
+    # The file must reach to the end of its last cluster: a hole past its end is not one that others see.
+    if image.refcounts.virgin > image.file.size:
+        await image.file.truncate(image.refcounts.virgin)
