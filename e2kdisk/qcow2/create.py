@@ -53,11 +53,15 @@ class CreateOptions:
             raise UsageError(f"size {self.size} is outside 0..{layout.MAX_DISK_BYTES}")
         if self.backing_format is not None and self.backing_file is None:
             raise UsageError("backing_format without backing_file")
+        size = (self.size + 511) & -512
+        l1_size = Geometry(cluster_bits).l1_entries(size)
+        if l1_size * 8 > layout.MAX_L1_BYTES:
+            raise UsageError(f"a disk of {size} bytes needs a larger cluster_size than {self.cluster_size}")
         header = Header(
             version=self.version,
             cluster_bits=cluster_bits,
-            size=(self.size + 511) & -512,
-            l1_size=0,
+            size=size,
+            l1_size=l1_size,
             l1_table_offset=0,
             refcount_table_offset=0,
             refcount_table_clusters=0,
@@ -86,10 +90,7 @@ async def format_file(file: Node, options: CreateOptions) -> None:
     """
     header = options.header()
     geometry = Geometry(header.cluster_bits, header.refcount_order)
-    header.l1_size = geometry.l1_entries(header.size)
-    if header.l1_size * 8 > layout.MAX_L1_BYTES:
-        raise UsageError(f"a disk of {header.size} bytes needs a larger cluster_size than {options.cluster_size}")
-    l1_clusters = max(1, geometry.clusters(header.l1_size * 8))
+    l1_clusters = geometry.clusters(header.l1_size * 8)
     blocks, table_clusters = 1, 1
     while True:
         used = 1 + table_clusters + blocks + l1_clusters
@@ -110,8 +111,9 @@ async def format_file(file: Node, options: CreateOptions) -> None:
     await file.write(size, [memoryview(pack64(table))])
     header.refcount_table_offset = size
     header.refcount_table_clusters = table_clusters
-    header.l1_table_offset = block_offset + blocks * size
-    await file.write_zeroes(header.l1_table_offset, l1_clusters * size)
+    if l1_clusters:
+        header.l1_table_offset = block_offset + blocks * size
+        await file.write_zeroes(header.l1_table_offset, l1_clusters * size)
     await file.flush()
     await file.write(0, [memoryview(header.pack(file.name))])
     await file.flush()
