@@ -133,6 +133,16 @@ def full_reftable() -> Start:
 
 
 Request = tuple[str, int, int]
+MANY: list[Request] = [
+    ("write", 0, 3),
+    ("read", 0, 12),
+    ("write", 2, 5),
+    ("zero", 4, 8),
+    ("write", 5, 2),
+    ("discard", 0, 8),
+    ("flush", 0, 0),
+    ("write", 9, 6),
+]
 SCENARIOS: dict[str, tuple[Callable[[], Start], list[Request]]] = {
     "two allocations of one cluster": (empty, [("write", 0, 2), ("write", 1, 2)]),
     "three allocations of one cluster": (empty, [("write", 0, 1), ("write", 1, 1), ("write", 3, 1)]),
@@ -176,6 +186,12 @@ SCENARIOS: dict[str, tuple[Callable[[], Start], list[Request]]] = {
     "a snapshot's clusters, L2 table copied": (with_snapshot, [("write", 1, 1), ("unmap", 0, 4), ("read", 0, 4)]),
     "refcount blocks are made": (small_refcounts, [("write", 52, 3), ("write", 54, 3), ("discard", 3, 2)]),
     "a run longer than a refcount block counts": (small_refcounts, [("write", 50, 70), ("write", 60, 4)]),
+    "many at once, empty": (empty, MANY),
+    "many at once, in place": (filled, MANY),
+    "many at once, over a backing file": (partly_over_backing, MANY),
+    "many at once, compressed": (compressed, MANY),
+    "many at once, over a snapshot": (with_snapshot, MANY),
+    "many at once, refcount blocks are made": (small_refcounts, [(kind, at + 48, n) for kind, at, n in MANY]),
     "refcount table grows": (full_reftable, [("write", 3900, 180), ("write", 4100, 2)]),
 }
 

@@ -228,4 +228,4 @@ def test_any_requests_in_flight_leave_what_the_model_and_qemu_img_expect() -> No
 
 @pytest.mark.slow
 def test_many_more_requests_in_flight_leave_what_the_model_and_qemu_img_expect() -> None:
-    explore(1500, 50)
+    explore(400, 50)

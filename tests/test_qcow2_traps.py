@@ -290,7 +290,7 @@ def test_the_feature_names_go_when_the_header_would_not_fit_with_them_and_nothin
     assert extensions(path) == UNKNOWN
     assert "n" * 400 in oracles.qemu_img("info", path)
     before = bytes(file.data)
-    with pytest.raises(ImageError, match="header: .*do not fit"):
+    with pytest.raises(ImageError, match=r"header: .*do not fit"):
         file.scheduler.run(image.writer.switch(backing_file="n" * 1000))
     assert bytes(file.data) == before
 
