@@ -65,7 +65,7 @@ class TableCache(Generic[E]):
     table is evicted only after everything before that stage is durable.
     """
 
-    def __init__(self, file: Node, order: WriteOrder, codec: Codec[E], table_bytes: int, limit: int) -> None:
+    def __init__(self, file: Node, order: WriteOrder, codec: Codec[E], table_bytes: int, limit: int, name: str) -> None:
         self.tables: dict[int, Table[E]] = {}
         """Resident tables; read-only for others. Lookups on the hot path use it directly."""
         self.table_bytes = table_bytes
@@ -73,6 +73,8 @@ class TableCache(Generic[E]):
         self._file = file
         self._order = order
         self._codec = codec
+        self._load_event = f"{name}_load"
+        self._update_event = f"{name}_update"
         self._dirty: dict[int, Table[E]] = {}
 
     # -- find -------------------------------------------------------------------------------------
@@ -83,6 +85,8 @@ class TableCache(Generic[E]):
         if table is None:
             await self._make_room()
             raw = bytearray(self.table_bytes)
+            if self._file.event is not None:
+                await self._file.event(self._load_event)
             await self._file.read(offset, [memoryview(raw)])
             table = self.tables[key] = Table(key, offset, self._codec(raw))
         table.used = True
@@ -148,6 +152,8 @@ class TableCache(Generic[E]):
             table.dirty_first = table.dirty_end = 0
             self._dirty.pop(table.key, None)
         try:
+            if self._file.event is not None:
+                await self._file.event(self._update_event)
             await self._file.write(batch[0].offset + ranges[0][1], pieces)
         except BaseException:
             for table, first, end in ranges:

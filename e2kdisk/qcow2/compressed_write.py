@@ -70,6 +70,8 @@ async def _write_packed(image: Qcow2Image, offset: GuestOffset, packed: bytes) -
         await image.allocator.settle(offset, geometry.cluster_size)
         host = await image.packing.allocate(len(packed))
         try:
+            if image.file.event is not None:
+                await image.file.event("write_compressed")
             await image.file.write(host, [memoryview(packed)])
             image.order.note_unsynced()
             table = await image.mapping.writable(offset)

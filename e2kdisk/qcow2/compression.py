@@ -31,6 +31,8 @@ class Decompressor:
         if offset >= self._file.size:
             raise self._error(offset, "is past the end of the file")
         raw = bytearray(length)
+        if self._file.event is not None:
+            await self._file.event("read_compressed")
         await self._file.read(offset, [memoryview(raw)])
         size = self._geometry.cluster_size
         inflate = zlib.decompressobj(-15)

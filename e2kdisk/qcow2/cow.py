@@ -42,6 +42,8 @@ class CopyOnWrite:
         length = (allocation_end if after else allocation.end) - first
         item = image.inflight.enter_write(host, length)
         try:
+            if image.file.event is not None:
+                await image.file.event("cow_write")
             await image.file.write(host, encrypted(image.cipher, first, iov))
         finally:
             image.inflight.leave_write(item)
@@ -56,6 +58,8 @@ class CopyOnWrite:
         if await self._reads_as_zeros(GuestOffset(start), end - start):
             return None if allocation.fresh and image.cipher is None else zero_iov(end - start)
         buffer = memoryview(bytearray(end - start))
+        if image.file.event is not None:
+            await image.file.event("cow_read")
         await image.read(start, [buffer])
         return [buffer]
 

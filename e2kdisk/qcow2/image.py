@@ -118,13 +118,13 @@ class Qcow2Image(Node):
         order, guard = image.order, image.guard
         # The order of these two is the order of the stages: counts before pointers.
         refcounts = await RefcountTable.open(file, header, image.writer, geometry, order, guard)
-        l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size)
+        l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size, "l1")
         mapping = Mapping(file, header, image.writer, geometry, order, guard, refcounts, l1, l2_cache_bytes)
         refcounts.in_use = image.inflight.overlaps
         refcounts.on_release = image._forget_contents
-        image.refcounts, image.mapping, image.packing = refcounts, mapping, Packing(geometry, refcounts)
+        image.refcounts, image.mapping, image.packing = refcounts, mapping, Packing(geometry, refcounts, file.event)
         image.allocator = Allocator(file, geometry, image.lock, mapping, refcounts, image.inflight)
-        if cipher is None:
+        if cipher is None and file.event is None:
             image._slices = mapping.slices.tables
         image.gate = WriteGate(image.lock, image.allocator, image.inflight, image._admit_writes)
         image._admit_writes()
@@ -155,7 +155,7 @@ class Qcow2Image(Node):
         geometry = Geometry(self.header.cluster_bits, self.header.refcount_order)
         self.geometry = geometry
         await self.refcounts.reload(geometry)
-        self.packing = Packing(geometry, self.refcounts)
+        self.packing = Packing(geometry, self.refcounts, self.file.event)
         await self.guard_structures()
 
     async def _claim_features(self) -> None:
@@ -237,6 +237,8 @@ class Qcow2Image(Node):
         """Read from the file and really wait for it: the space stays ours until it is done."""
         item = self.inflight.enter(host, iov_length(iov))
         try:
+            if self.file.event is not None:
+                await self.file.event("read_aio")
             await self.file.read(host, iov)
         finally:
             self.inflight.leave(item)
@@ -245,7 +247,10 @@ class Qcow2Image(Node):
         """Read from the backing file, zeros behind its end (reference: qcow2_backing_read1)."""
         if self.backing is None or offset >= self.backing.size:
             zero_fill(iov)
-        elif self._depth % DEPTH_PER_STACK:
+            return
+        if self.file.event is not None:
+            await self.file.event("read_backing_aio")
+        if self._depth % DEPTH_PER_STACK:
             await self.backing.read(offset, iov)
         else:
             await self.scheduler.apart(self.backing.read(offset, iov))
@@ -320,6 +325,8 @@ class Qcow2Image(Node):
                 item = self.inflight.enter_write(claim.host, claim.length)
         if isinstance(claim, InPlace):
             try:
+                if self.file.event is not None:
+                    await self.file.event("write_aio")
                 await self.file.write(claim.host, encrypted(self.cipher, offset, iov_slice(iov, skip, claim.length)))
             finally:
                 self.inflight.leave_write(item)
@@ -435,7 +442,11 @@ class Qcow2Image(Node):
         """Node.flush."""
         if not self.read_only:
             async with self.lock:
+                if self.file.event is not None:
+                    await self.file.event("flush_to_os")
                 await self.flush_metadata()
+        if self.file.event is not None:
+            await self.file.event("flush_to_disk")
         await self.file.flush()
 
     async def flush_metadata(self) -> None:

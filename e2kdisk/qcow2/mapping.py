@@ -100,7 +100,7 @@ class Mapping:
         self._refcounts = refcounts
         self.l1 = l1
         self.slices: TableCache[Entries64] = TableCache(
-            file, order, Entries64, geometry.slice_bytes, max(8, l2_cache_bytes // geometry.slice_bytes)
+            file, order, Entries64, geometry.slice_bytes, max(8, l2_cache_bytes // geometry.slice_bytes), "l2"
         )
         order.add(self.slices)
         order.add(l1)
@@ -230,8 +230,12 @@ class Mapping:
         old = self.l2_table_offset(index)
         new, fresh = await self._refcounts.allocate(1)
         try:
+            if self._file.event is not None:
+                await self._file.event("l2_alloc_write")
             if old:
                 raw = bytearray(geometry.cluster_size)
+                if self._file.event is not None:
+                    await self._file.event("l2_alloc_cow_read")
                 # Changes to the old table that are still in memory must be in the copy.
                 await self._order.flush(before=self.l1)
                 await self._file.read(old, [memoryview(raw)])
@@ -299,11 +303,17 @@ class Mapping:
         await self._order.flush()
         values = array("Q", self.l1.values)
         values.extend([0] * (entries - old_entries))
+        if self._file.event is not None:
+            await self._file.event("l1_grow_alloc_table")
         offset, _ = await self._refcounts.allocate(clusters)
         try:
+            if self._file.event is not None:
+                await self._file.event("l1_grow_write_table")
             await self._file.write(offset, [memoryview(pack64(values))])
             self._order.note_unsynced()
             await self._order.flush(before=self.slices)
+            if self._file.event is not None:
+                await self._file.event("l1_grow_activate_table")
         except BaseException:
             await self._refcounts.abandon(offset, clusters)
             raise

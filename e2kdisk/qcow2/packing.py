@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from e2kdisk.block.node import EventHook
 from e2kdisk.qcow2.geometry import Geometry, HostOffset
 from e2kdisk.qcow2.refcount import RefcountTable
 
@@ -9,9 +10,10 @@ from e2kdisk.qcow2.refcount import RefcountTable
 class Packing:
     """Where the next compressed cluster goes. Every cluster that a piece touches counts one reference for it."""
 
-    def __init__(self, geometry: Geometry, refcounts: RefcountTable) -> None:
+    def __init__(self, geometry: Geometry, refcounts: RefcountTable, event: EventHook | None = None) -> None:
         self._geometry = geometry
         self._refcounts = refcounts
+        self._event = event
         self._next = 0
         """First free byte of a cluster that others share, 0 for none (free_byte_offset)."""
 
@@ -24,6 +26,8 @@ class Packing:
 
         What is not used goes back with RefcountTable.release(offset, length).
         """
+        if self._event is not None:
+            await self._event("cluster_alloc_bytes")
         geometry = self._geometry
         start = self._next
         room = -start & geometry.cluster_mask

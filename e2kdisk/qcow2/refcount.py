@@ -71,6 +71,7 @@ class RefcountTable:
             partial(decode_refcounts, bits=geometry.refcount_bits),
             geometry.cluster_size,
             max(4, DEFAULT_CACHE_BYTES // geometry.cluster_size),
+            "refblock",
         )
         order.add(self.blocks, counts=True)
         order.add(table, counts=True)
@@ -96,7 +97,7 @@ class RefcountTable:
     ) -> RefcountTable:
         """Read the refcount table, whose limits have been checked (reference: qcow2_refcount_init)."""
         entries = header.refcount_table_clusters << geometry.cluster_bits >> 3
-        table = await ResidentTable.read(file, HostOffset(header.refcount_table_offset), entries)
+        table = await ResidentTable.read(file, HostOffset(header.refcount_table_offset), entries, "reftable")
         return cls(file, header, writer, geometry, order, guard, table)
 
     def guard_structures(self) -> None:
@@ -116,7 +117,9 @@ class RefcountTable:
     async def reload(self, geometry: Geometry) -> None:
         """Take over other refcount structures, which the header names already; nothing of the old ones is dirty."""
         entries = self._header.refcount_table_clusters << geometry.cluster_bits >> 3
-        table = await ResidentTable.read(self._file, HostOffset(self._header.refcount_table_offset), entries)
+        table = await ResidentTable.read(
+            self._file, HostOffset(self._header.refcount_table_offset), entries, "reftable"
+        )
         self._geometry = geometry
         self.table.move(table.offset, table.values)
         self.blocks.reset(partial(decode_refcounts, bits=geometry.refcount_bits))
@@ -194,6 +197,8 @@ class RefcountTable:
         Returns where it lies, and whether it has never been written (it reads as zeros). Raises OSError or
         ImageError; then nothing has been taken.
         """
+        if self._file.event is not None:
+            await self._file.event("cluster_alloc")
         while True:
             first = await self._find_free(clusters)
             self._need_free(first << self._geometry.cluster_bits, clusters)
@@ -332,6 +337,8 @@ class RefcountTable:
 
     async def _apply(self, item: PendingFree) -> None:
         self.on_release()
+        if self._file.event is not None:
+            await self._file.event("cluster_free")
         bits = self._geometry.cluster_bits
         first = item.offset >> bits
         hole: int | None = None
@@ -359,6 +366,8 @@ class RefcountTable:
         geometry = self._geometry
         while index >= len(self.table.values):
             await self._grow_table(index)
+        if not self.table.values[index] and self._file.event is not None:
+            await self._file.event("refblock_alloc")
         while not self.table.values[index]:
             cluster = await self._find_free(1)
             home = cluster >> geometry.refblock_bits
@@ -409,10 +418,14 @@ class RefcountTable:
         if table_clusters << geometry.cluster_bits > layout.MAX_REFTABLE_BYTES:
             raise ImageError(self._file.name, "refcount table", "cannot grow: it would exceed the limit of 8 MiB")
         # Everything so far must be durable in the old place before it is copied: the copy is not ordered after it.
+        if self._file.event is not None:
+            await self._file.event("reftable_grow")
         await self._order.flush(before=self.table, lazy=False)
         values = array("Q", self.table.values)
         values.extend([0] * ((table_clusters << geometry.cluster_bits >> 3) - old_entries))
         used = blocks + table_clusters
+        if self._file.event is not None:
+            await self._file.event("refblock_alloc_write_blocks")
         for number in range(blocks):
             raw = bytearray(geometry.cluster_size)
             counts = decode_refcounts(raw, geometry.refcount_bits)
@@ -422,10 +435,14 @@ class RefcountTable:
             await self._file.write(offset, [memoryview(counts.pack(0, geometry.cluster_size))])
             values[old_entries + number] = offset
         new_offset = HostOffset((area + blocks) << geometry.cluster_bits)
+        if self._file.event is not None:
+            await self._file.event("refblock_alloc_write_table")
         await self._file.write(new_offset, [memoryview(pack64(values))])
         self.virgin = max(self.virgin, HostOffset((area + used) << geometry.cluster_bits))
         self._order.note_unsynced()
         await self._order.barrier()
+        if self._file.event is not None:
+            await self._file.event("refblock_alloc_switch_table")
         old_offset, old_clusters = self.table.offset, self._header.refcount_table_clusters
         await self._writer.switch(refcount_table_offset=int(new_offset), refcount_table_clusters=table_clusters)
         self.table.move(new_offset, values)

@@ -14,20 +14,23 @@ _ENTRIES_PER_SECTOR = 64
 class ResidentTable:
     """64-bit entries at one place of the file; a stage of the write order."""
 
-    def __init__(self, file: Node, offset: HostOffset, values: array[int]) -> None:
+    def __init__(self, file: Node, offset: HostOffset, values: array[int], name: str) -> None:
         self._file = file
+        self._update_event = f"{name}_update"
         self.offset = offset
         self.values = values
         """The entries; change them with `set` only."""
         self._dirty_sectors: set[int] = set()
 
     @classmethod
-    async def read(cls, file: Node, offset: HostOffset, entries: int) -> ResidentTable:
-        """Read a table whose bounds have been checked."""
+    async def read(cls, file: Node, offset: HostOffset, entries: int, name: str) -> ResidentTable:
+        """Read a table whose bounds have been checked; `name` is that of its events (l1, reftable)."""
         raw = bytearray(entries * 8)
         if entries:
+            if file.event is not None and name == "reftable":
+                await file.event("reftable_load")
             await file.read(offset, [memoryview(raw)])
-        return cls(file, offset, Entries64(raw).values)
+        return cls(file, offset, Entries64(raw).values, name)
 
     def set(self, index: int, value: int) -> None:
         """Change one entry."""
@@ -51,6 +54,8 @@ class ResidentTable:
             first = sector * _ENTRIES_PER_SECTOR
             self._dirty_sectors.discard(sector)
             try:
+                if self._file.event is not None:
+                    await self._file.event(self._update_event)
                 data = pack64(self.values[first : first + _ENTRIES_PER_SECTOR])
                 await self._file.write(self.offset + first * 8, [memoryview(data)])
             except BaseException:

@@ -20,6 +20,8 @@ def vm_state_start(image: Qcow2Image) -> int:
 async def write_vm_state(image: Qcow2Image, offset: int, iov: IoVec) -> None:
     """Write at a byte offset of the area, growing the L1 table as needed. Raises ImageError, OSError."""
     image.need_write_access()
+    if image.file.event is not None:
+        await image.file.event("vmstate_save")
     start = vm_state_start(image) + offset
     length = iov_length(iov)
     async with image.lock:
@@ -33,6 +35,8 @@ async def read_vm_state(image: Qcow2Image, offset: int, iov: IoVec) -> None:
     length = iov_length(iov)
     mapped = max(0, min(length, (len(image.mapping.l1.values) << image.geometry.l1_shift) - start))
     zero_fill(iov)
+    if image.file.event is not None:
+        await image.file.event("vmstate_load")
     await image.read_beyond(GuestOffset(start), iov, mapped)
 
 
