@@ -60,7 +60,10 @@ class CopyOnWrite:
         buffer = memoryview(bytearray(end - start))
         if image.file.event is not None:
             await image.file.event("cow_read")
-        await image.read(start, [buffer])
+        if start < image.size:
+            await image.read(start, [buffer])
+        else:
+            await image.read_beyond(GuestOffset(start), [buffer], end - start)
         return [buffer]
 
     async def _reads_as_zeros(self, offset: GuestOffset, length: int) -> bool:
@@ -72,5 +75,5 @@ class CopyOnWrite:
         if extent.length < length:
             return False
         if isinstance(extent, Unallocated):
-            return image.backing is None or offset >= image.backing.size
+            return image.backing is None or offset >= min(image.size, image.backing.size)
         return isinstance(extent, Zero)

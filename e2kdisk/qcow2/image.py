@@ -225,6 +225,8 @@ class Qcow2Image(Node):
                     decrypt(self.cipher, offset, part)
             case Zero():
                 zero_fill(part)
+            case Unallocated() if offset >= self.size:
+                zero_fill(part)  # VM state has no backing file, however long the disk's is
             case Unallocated():
                 await self._read_backing(offset, part)
             case Compressed(entry, skip):
