@@ -27,12 +27,11 @@ class Kernel(Protocol):
         """One more reference to each cluster of a run that lies in the file."""
         ...
 
-    def count_table(self, raw: bytearray, expected: int) -> tuple[list[tuple[int, int]], int, int, int]:
+    def count_table(self, raw: bytearray) -> tuple[list[tuple[int, int]], int, int]:
         """Count the ordinary entries of an L2 table (not compressed, aligned, in the file).
 
-        `expected` is the host offset that continues the table before. Returns (entries that are not ordinary,
-        as (index, entry)), ordinary ones with space, those among them that do not follow their predecessor,
-        the offset that continues this table).
+        Returns (entries that are not ordinary, as (index, entry)), ordinary ones with space, those among them that
+        do not follow their predecessor in this table).
         """
         ...
 
@@ -76,13 +75,13 @@ class PythonKernel:
         for cluster in range(first, first + clusters):
             self._references[cluster] += 1
 
-    def count_table(self, raw: bytearray, expected: int) -> tuple[list[tuple[int, int]], int, int, int]:
+    def count_table(self, raw: bytearray) -> tuple[list[tuple[int, int]], int, int]:
         """Kernel.count_table."""
         bits, size = self._geometry.cluster_bits, self._geometry.cluster_size
         special = _SPECIAL | (self._geometry.cluster_mask & layout.OFFSET_MASK)
         references, clusters = self._references, self._clusters
         others: list[tuple[int, int]] = []
-        allocated = fragmented = 0
+        allocated = fragmented = expected = 0
         for index, entry in enumerate(Entries64(raw).values):
             if not entry:
                 continue
@@ -95,7 +94,7 @@ class PythonKernel:
                 if expected and offset != expected:
                     fragmented += 1
                 expected = offset + size
-        return others, allocated, fragmented, expected
+        return others, allocated, fragmented
 
     def load_block(self, first: int, raw: bytearray) -> int:
         """Kernel.load_block."""
@@ -167,7 +166,7 @@ class NumpyKernel:
         good = ((entries & numpy.uint64(special)) == 0) & inside
         return entries, offsets, good
 
-    def count_table(self, raw: bytearray, expected: int) -> tuple[list[tuple[int, int]], int, int, int]:
+    def count_table(self, raw: bytearray) -> tuple[list[tuple[int, int]], int, int]:
         """Kernel.count_table."""
         numpy = self._numpy
         entries, offsets, good = self._ordinary(raw)
@@ -175,7 +174,7 @@ class NumpyKernel:
         others = [(int(index), int(entries[index])) for index in strange]
         used = offsets[good & (offsets != 0)]
         if not used.size:
-            return others, 0, 0, expected
+            return others, 0, 0
         clusters = (used >> numpy.uint64(self._geometry.cluster_bits)).astype(numpy.int64)
         low, high = int(clusters.min()), int(clusters.max())
         if high - low < 4 * used.size:
@@ -187,9 +186,7 @@ class NumpyKernel:
             numpy.add.at(self._references, clusters, numpy.uint32(1))
         size = numpy.uint64(self._geometry.cluster_size)
         fragmented = int(numpy.count_nonzero(used[1:] != used[:-1] + size))
-        if expected and int(used[0]) != expected:
-            fragmented += 1
-        return others, int(used.size), fragmented, int(used[-1]) + self._geometry.cluster_size
+        return others, int(used.size), fragmented
 
     def load_block(self, first: int, raw: bytearray) -> int:
         """Kernel.load_block."""

@@ -36,7 +36,7 @@ class CheckResult:
     """Clusters of the guest's disk."""
     allocated_clusters: int = 0
     fragmented_clusters: int = 0
-    """Allocated clusters that do not follow their predecessor in the file."""
+    """Allocated clusters that do not follow their predecessor of the same L2 table in the file."""
     compressed_clusters: int = 0
     image_end: int = 0
     """First byte after the last cluster in use."""
@@ -118,7 +118,6 @@ class Walk:
         geometry = self.geometry
         if not l1_size or not self.count(l1_offset, l1_size * 8, what):
             return
-        expected = 0
         for index, entry in enumerate(Entries64(await self._read(l1_offset, l1_size * 8)).values):
             offset = entry & layout.OFFSET_MASK
             if entry & layout.L1_RESERVED or offset & geometry.cluster_mask:
@@ -129,13 +128,11 @@ class Walk:
             elif offset:
                 if active:
                     self._active_tables.append((offset, l1_offset + 8 * index))
-                expected = await self._count_l2(offset, expected, active=active)
+                await self._count_l2(offset, active=active)
 
-    async def _count_l2(self, table_offset: int, expected: int, *, active: bool) -> int:
+    async def _count_l2(self, table_offset: int, *, active: bool) -> None:
         result, size = self.result, self.geometry.cluster_size
-        others, allocated, fragmented, expected = self.kernel.count_table(
-            await self._read(table_offset, size), expected
-        )
+        others, allocated, fragmented = self.kernel.count_table(await self._read(table_offset, size))
         compressed = 0
         for index, entry in others:
             where = table_offset + 8 * index
@@ -152,7 +149,6 @@ class Walk:
             result.allocated_clusters += allocated + compressed
             result.compressed_clusters += compressed
             result.fragmented_clusters += fragmented + compressed
-        return expected
 
     def _count_compressed(self, entry: int, where: int) -> int:
         offset, length = self.geometry.compressed_extent(entry)
