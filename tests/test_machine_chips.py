@@ -183,7 +183,9 @@ def test_the_test_finisher_passes_words_and_codes_on():
     assert seen == [(0x5555, 0), (0x7777, 0), (0x3333, 0x12)]
 
 
-@pytest.mark.parametrize("make", [lambda: Pl011(IrqLine()), lambda: Uart16550(IrqLine()), lambda: Plic((IrqLine(),) * 2)])
+@pytest.mark.parametrize(
+    "make", [lambda: Pl011(IrqLine()), lambda: Uart16550(IrqLine()), lambda: Plic((IrqLine(),) * 2)]
+)
 def test_state_survives_save_and_load(make):
     chip = make()
     for register in chip.registers:

@@ -78,7 +78,6 @@ class UnicornCpu:
         self._count = raw.Count(self._uc, raw.find_counter())
         self._running = False
         self._used = False
-        self._uc.hook_add(const.UC_HOOK_MEM_WRITE_PROT, self._discard_store)
         self._prepare()
 
     def reset(self, registers: dict[str, int]) -> None:
@@ -119,6 +118,8 @@ class UnicornCpu:
             self._uc.mem_map(base, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
             if content:
                 self._uc.mem_write(base, bytes(content))
+            # For these addresses only: a memory hook on RAM would put every store there on Unicorn's slow path.
+            self._uc.hook_add(const.UC_HOOK_MEM_WRITE_PROT, self._discard_store, None, base, base + size - 1)
 
         self._map(action)
 
