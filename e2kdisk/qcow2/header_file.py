@@ -22,11 +22,27 @@ async def read_header(file: Node) -> Header:
 
 
 class HeaderWriter:
-    """The one door to the header on disk (reference: qcow2_update_header)."""
+    """The one door to the header on disk (reference: qcow2_update_header); the first stage of the write order.
+
+    A switch that failed may have reached the disk all the same: then the old header is written again before
+    anything else becomes durable that only it leads to.
+    """
 
     def __init__(self, file: Node, header: Header) -> None:
         self._file = file
         self._header = header
+        self._uncertain = False
+        """The header in the file may be another one than in memory."""
+
+    @property
+    def dirty(self) -> bool:
+        """Stage.dirty."""
+        return self._uncertain
+
+    async def write_back(self) -> None:
+        """Stage.write_back."""
+        await self._file.write(0, [memoryview(self._header.pack(self._file.name))])
+        self._uncertain = False
 
     async def switch(self, **fields: Any) -> None:
         """Change header fields, on disk and in memory together, in one durable write.
@@ -38,8 +54,11 @@ class HeaderWriter:
         for name, value in fields.items():
             setattr(self._header, name, value)
         try:
-            await self._file.write(0, [memoryview(self._header.pack(self._file.name))])
+            packed = self._header.pack(self._file.name)
+            self._uncertain = True
+            await self._file.write(0, [memoryview(packed)])
             await self._file.flush()
+            self._uncertain = False
         except BaseException:
             for name, value in old.items():
                 setattr(self._header, name, value)

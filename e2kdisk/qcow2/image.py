@@ -116,6 +116,7 @@ class Qcow2Image(Node):
         geometry = Geometry(header.cluster_bits, header.refcount_order)
         image = cls(file, header, geometry, backing, OverlapGuard(geometry, overlap_check), cipher)
         order, guard = image.order, image.guard
+        order.add(image.writer)
         # The order of these two is the order of the stages: counts before pointers.
         refcounts = await RefcountTable.open(file, header, image.writer, geometry, order, guard)
         l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size, "l1")
@@ -143,8 +144,8 @@ class Qcow2Image(Node):
         guard.clusters.clear()
         guard.add("header", 0, 1)
         self.refcounts.guard_structures()
-        await self.snapshots.guard_structures(guard)
         self.mapping.guard_structures()
+        await self.snapshots.guard_structures(guard)
 
     def _forget_contents(self) -> None:
         self.decompressor.forget()
@@ -476,10 +477,13 @@ class Qcow2Image(Node):
                     await self.backing.close()
 
     async def _close_metadata(self) -> None:
+        if self.snapshots.unsettled:
+            with suppress(OSError, ImageError):
+                await self.snapshots.settle()
         await self.flush_metadata()
         # The frees that the first flush carried out changed refcounts: written by a second one, the lazy ones too.
         await self.order.flush(lazy=False)
         features = self.header.incompatible_features
-        if self.order.lazy and features & layout.INCOMPAT_DIRTY:
+        if self.order.lazy and features & layout.INCOMPAT_DIRTY and not self.snapshots.unsettled:
             await self.writer.switch(incompatible_features=features & ~layout.INCOMPAT_DIRTY)
         await self.file.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
+from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation
 from e2kdisk.qcow2.geometry import GuestOffset
 
@@ -42,12 +43,14 @@ async def preallocate(image: Qcow2Image, offset: int, length: int, mode: str) ->
                 await image.file.reserve(claim.host, size)
             elif not claim.fresh:
                 await image.file.write_zeroes(claim.host, size, unmap=True)
+            else:
+                # The file must reach to the end of its last cluster: others see no hole past it.
+                await image.file.write(
+                    claim.host + size - layout.SECTOR_BYTES, [memoryview(bytes(layout.SECTOR_BYTES))]
+                )
             image.order.note_unsynced()
             async with image.lock:
                 await image.allocator.link(claim)
         finally:
             await image.finish(claim)
         done = min(end, claim.guest + size)
-    # The file must reach to the end of its last cluster: a hole past its end is not one that others see.
-    if image.refcounts.virgin > image.file.size:
-        await image.file.truncate(image.refcounts.virgin)

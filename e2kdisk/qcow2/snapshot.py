@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import ImageError
@@ -35,6 +36,8 @@ class Snapshots:
         self._image = image
         self._entries: list[Snapshot] = []
         self._table_bytes = 0
+        self.unsettled = False
+        """An operation failed between counts and flags: flags may be missing, which close() puts right."""
 
     async def load(self) -> None:
         """Read the table (reference: qcow2_read_snapshots). Raises ImageError when it is broken."""
@@ -80,8 +83,9 @@ class Snapshots:
         if len(self._entries) >= layout.MAX_SNAPSHOTS:
             raise ImageError(image.name, "snapshot table", "has 65536 snapshots already, the most an image can have")
         now = time.time_ns() if date_ns is None else date_ns
-        async with image.exclusive():
+        async with self._changing():
             await image.flush_metadata()
+            self.unsettled = True
             await self._set_dirty(True)
             values = array("Q", [entry & ~layout.COPIED for entry in image.mapping.l1.values])
             sizes = (vm_state_size, image.size, icount)
@@ -112,12 +116,12 @@ class Snapshots:
             except BaseException:
                 # If even this fails, the dirty bit (or missing flags, in version 2) stay behind: harmless.
                 with suppress(OSError, ImageError):
-                    await self._settle()
+                    await self.settle()
                 raise
             await self._switch_table(entries, table_offset, table_bytes)
             await self._set_dirty(False)
+            self.unsettled = False
             await image.flush_metadata()
-            await image.guard_structures()
         if vm_state_size:
             await discard_vm_state(image, vm_state_size)
         return snapshot
@@ -131,7 +135,7 @@ class Snapshots:
         """
         image = self._image
         image.need_write_access()
-        async with image.exclusive():
+        async with self._changing():
             snapshot = self.find(name)
             if snapshot.disk_size != image.size and image.header.version < 3:
                 raise ImageError(image.name, f"snapshot {name!r}", "has another disk size; version 2 cannot apply it")
@@ -146,6 +150,7 @@ class Snapshots:
             except BaseException:
                 await drop_references(image, values)
                 raise
+            self.unsettled = True
             await image.writer.switch(
                 l1_table_offset=offset,
                 l1_size=len(values),
@@ -156,7 +161,7 @@ class Snapshots:
             image.size = snapshot.disk_size
             await drop_references(image, old)
             await image.refcounts.release(HostOffset(old_offset), max(len(old) * 8, 1))
-            await self._settle()
+            await self.settle()
 
     # -- delete -----------------------------------------------------------------------------------
 
@@ -164,17 +169,18 @@ class Snapshots:
         """Remove a snapshot: from the table first, then its references (reference: qcow2_snapshot_delete)."""
         image = self._image
         image.need_write_access()
-        async with image.exclusive():
+        async with self._changing():
             snapshot = self.find(name)
             await image.flush_metadata()
             # Read before the table forgets where it is; an L1 table that makes no sense is found out here.
             values = await self._snapshot_l1(snapshot)
             entries = [item for item in self._entries if item is not snapshot]
             table_offset, table_bytes = await self._write_table(entries)
+            self.unsettled = True
             await self._switch_table(entries, table_offset, table_bytes, dirty=True)
             await drop_references(image, values)
             await image.refcounts.release(HostOffset(snapshot.l1_table_offset), max(snapshot.l1_size * 8, 1))
-            await self._settle()
+            await self.settle()
 
     # -- parts ------------------------------------------------------------------------------------
 
@@ -226,22 +232,38 @@ class Snapshots:
         if old_bytes:
             await image.refcounts.release(HostOffset(old_offset), old_bytes)
 
-    async def _settle(self) -> None:
-        """After references went away: counts durable, then the flags that follow from them, then clean."""
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """Exclusive; and whatever happens, the overlap guard knows afterwards what lies where."""
+        async with self._image.exclusive():
+            try:
+                yield
+            finally:
+                await self._image.guard_structures()
+
+    async def settle(self) -> None:
+        """After references went away: counts durable, then the flags that follow from them, then clean.
+
+        Needs the metadata lock and no write on its way.
+        """
         image = self._image
         await image.order.flush()
         await refresh_copied(image)
         await image.flush_metadata()
         await self._set_dirty(False)
-        await image.guard_structures()
+        self.unsettled = False
 
     def _dirty_bit(self) -> int:
         return layout.INCOMPAT_DIRTY if self._image.header.version >= 3 else 0
 
     async def _set_dirty(self, dirty: bool) -> None:
         image = self._image
-        if image.header.version < 3 or image.order.lazy:
-            return  # lazy: the bit is set before the first count changes, and stays until close
+        if image.header.version < 3:
+            return
+        if image.order.lazy:
+            if dirty:
+                await image.refcounts.mark_dirty()
+            return  # the bit stays until close
         features = image.header.incompatible_features & ~layout.INCOMPAT_DIRTY
         if dirty:
             features |= layout.INCOMPAT_DIRTY
