@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from unicorn import arm64_const
 from unicorn import unicorn_const as const
 
 from e2kdisk.machine.cpu import unicorn_raw as raw
+from e2kdisk.machine.cpu.arm64_tables import IdentityTables
 from e2kdisk.machine.cpu.unicorn_base import UnicornCpu
 
 SystemRegister = tuple[int, int, int, int, int]
@@ -49,11 +51,15 @@ PSTATE_SP = 1 << 0
 PSTATE_EL = 3 << 2
 PSTATE_I = 1 << 7
 PSTATE_DAIF = 0xF << 6
+EL1 = 1 << 2
 EL1H = 0b0101
 
 VECTOR_IRQ_EL1T = 0x080
 VECTOR_IRQ_EL1H = 0x280
 VECTOR_IRQ_EL0 = 0x480
+
+TRANSLATION_CRN = (1, 2)
+"""CRn of SCTLR_EL1 and of TTBR0_EL1, TTBR1_EL1, TCR_EL1 (D13.2)."""
 
 CNTCRN, CNTCRM, CNTPCT, CNTVCT = 14, 0, 1, 2
 """CNTPCT_EL0 and CNTVCT_EL0 as the system counter's reads are encoded (D13.8)."""
@@ -101,10 +107,12 @@ class Arm64Cpu(UnicornCpu):
 
     def _prepare(self) -> None:
         # Without these two, EL1 page tables are taken for AArch32 ones.
+        self._tables = IdentityTables(self.memory)
         self._write_system(SCR_EL3, 0x531)  # NS | HCE | RW
         self._write_system(HCR_EL2, 1 << 31)  # RW
         self._uc.hook_add(const.UC_HOOK_INTR, self._exception)
-        self._hook_counter()
+        self._hook(arm64_const.UC_ARM64_INS_MRS, self._on_mrs)
+        self._hook(arm64_const.UC_ARM64_INS_MSR, self._on_msr)
 
     def _read_system(self, register: SystemRegister) -> int:
         return int(self._uc.reg_read(arm64_const.UC_ARM64_REG_CP_REG, register))
@@ -122,6 +130,7 @@ class Arm64Cpu(UnicornCpu):
         """Cpu.write_register."""
         if name in SYSTEM_REGISTERS:
             self._write_system(SYSTEM_REGISTERS[name], value)
+            self._tables.forget()
         else:
             super().write_register(name, value)
 
@@ -135,24 +144,32 @@ class Arm64Cpu(UnicornCpu):
         else:
             self._refuse(f"unhandled exception ({EXCEPTIONS.get(number, number)})")
 
-    def _hook_counter(self) -> None:
+    def _on_mrs(self, target: int, register: Any) -> int:
         """Answer reads of the system counter, which Unicorn would take from the host's clock."""
+        if register.crn != CNTCRN or register.crm != CNTCRM or register.op2 not in (CNTPCT, CNTVCT):
+            return 0
+        if self.on_counter is None:
+            return 0
+        self._uc.reg_write(target, self.on_counter())
+        return 1
 
-        def on_mrs(_handle: int, target: int, register: Any, _user: int) -> int:
+    def _on_msr(self, target: int, register: Any) -> int:
+        if register.crn in TRANSLATION_CRN:
+            self._tables.forget()
+        return 0
+
+    def _hook(self, instruction: int, answer: Callable[[int, Any], int]) -> None:
+        """Call answer(register number, system register) before each such instruction; 1 says that it is done."""
+
+        def on_instruction(_handle: int, target: int, register: Any, _user: int) -> int:
             try:
-                which = register.contents
-                if which.crn != CNTCRN or which.crm != CNTCRM or which.op2 not in (CNTPCT, CNTVCT):
-                    return 0
-                if self.on_counter is None:
-                    return 0
-                self._uc.reg_write(target, self.on_counter())
-                return 1
+                return answer(target, register.contents)
             except BaseException as error:
                 self._remember(error)
                 return 0
 
         hook = ctypes.c_size_t()
-        callback = _INSTRUCTION_HOOK(on_mrs)
+        callback = _INSTRUCTION_HOOK(on_instruction)
         raw.check(
             raw.library.uc_hook_add(
                 self._handle,
@@ -162,10 +179,18 @@ class Arm64Cpu(UnicornCpu):
                 None,
                 ctypes.c_uint64(1),
                 ctypes.c_uint64(0),
-                ctypes.c_int(arm64_const.UC_ARM64_INS_MRS),
+                ctypes.c_int(instruction),
             )
         )
         self._keep.append(callback)
+
+    def _is_flat(self, page: int, fetch: bool) -> bool:
+        tables = self._tables
+        if not tables.known:
+            tables.learn(*(self.read_register(name) for name in ("sctlr_el1", "tcr_el1", "ttbr0_el1")))
+        if fetch and self.read_register("pstate") & PSTATE_EL != EL1:
+            return False
+        return tables.is_identity(page, fetch)
 
     # -- interrupts -------------------------------------------------------------------------------
 

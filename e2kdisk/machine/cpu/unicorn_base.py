@@ -10,9 +10,7 @@ from unicorn import unicorn_const as const
 from e2kdisk.devices.memory import RamMemory
 from e2kdisk.machine.cpu import unicorn_raw as raw
 from e2kdisk.machine.cpu.cpu import Fault, IoWindow, Ram, Reason
-
-NOWHERE = 0xFFFF_FFFF_FFFF_FFF0
-"""An `until` address that no guest reaches."""
+from e2kdisk.machine.cpu.unicorn_flat import FlatTlb
 
 MASKED_SLICE = 500
 """Instructions between two looks at the interrupt mask while an interrupt waits: bounds its latency."""
@@ -61,6 +59,10 @@ class UnicornCpu:
         """Set up a new engine beyond its registers: hooks."""
         raise NotImplementedError
 
+    def _is_flat(self, page: int, fetch: bool) -> bool:
+        """Whether the guest's address of a page is its own physical one, see FlatTlb."""
+        raise NotImplementedError
+
     def _take_irq(self) -> bool:
         """Enter the interrupt handler if the guest accepts interrupts now; False if they are masked."""
         raise NotImplementedError
@@ -78,6 +80,7 @@ class UnicornCpu:
         self._count = raw.Count(self._uc, raw.find_counter())
         self._running = False
         self._used = False
+        self._flat = FlatTlb(self._uc, self._is_flat, self._remember)
         self._prepare()
 
     def reset(self, registers: dict[str, int]) -> None:
@@ -153,9 +156,12 @@ class UnicornCpu:
     def _slice(self, budget: int) -> Reason:
         count = self._count
         self._running = True
-        status = raw.library.uc_emu_start(self._handle, self._entry(), NOWHERE, 0, budget)
+        status = raw.library.uc_emu_start(self._handle, self._entry(), raw.NOWHERE, 0, budget)
         self._running = False
         self._done += count.executed()
+        if self._flat.declined is not None:
+            self._done -= self._flat.leave()
+            return Reason.BUDGET
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -233,7 +239,7 @@ class UnicornCpu:
             return False
 
         hook = self._uc.hook_add(const.UC_HOOK_MEM_INVALID, note)
-        raw.library.uc_emu_start(self._handle, self._entry(), NOWHERE, 0, 1)
+        raw.library.uc_emu_start(self._handle, self._entry(), raw.NOWHERE, 0, 1)
         self._uc.hook_del(hook)
         return seen[0] if seen else None
 

@@ -21,6 +21,9 @@ _MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_
 
 library = uclib
 
+NOWHERE = 0xFFFF_FFFF_FFFF_FFF0
+"""An `until` address that no guest reaches; the library translates it all the same when a run begins."""
+
 _binding: Any = unicorn  # its annotations are partial and partly wrong
 UcError = _binding.UcError
 Engine = Any

@@ -15,6 +15,8 @@ SOFTWARE, TIMER, EXTERNAL = 3, 7, 11
 """Interrupt lines: the machine-mode bits of mip and mie, and the causes (privileged specification 3.1.9)."""
 SUPERVISOR_EXTERNAL = 9
 
+MACHINE = 3
+"""The privilege level's number (1.2)."""
 MSTATUS_MIE = 1 << 3
 MSTATUS_MPIE = 1 << 7
 MSTATUS_MPP = 3 << 11
@@ -66,6 +68,10 @@ class Riscv64Cpu(UnicornCpu):
 
     def _prepare(self) -> None:
         self._uc.hook_add(const.UC_HOOK_INTR, self._exception)
+
+    def _is_flat(self, page: int, fetch: bool) -> bool:
+        # Machine mode does not translate (4.4.1); leaving it begins with a fetch.
+        return not fetch or self._uc.reg_read(riscv_const.UC_RISCV_REG_PRIV) == MACHINE
 
     def _exception(self, uc: raw.Engine, number: int, data: object) -> None:
         if number in ECALLS and self.on_hypercall is not None:
