@@ -120,21 +120,19 @@ def tables(make):
             level3: descriptors(*(RAM + (2 << 20) + n * 0x1000 | 0x403 for n in range(512))),
         },
     )
-    tables = IdentityTables(cpu.memory)
-    tables.learn(1, T0SZ_39_BITS, TABLES)
-    return tables, ram.view.cast("Q")
+    return IdentityTables(cpu.memory, lambda: (1, T0SZ_39_BITS, TABLES)), ram.view.cast("Q")
 
 
 def test_the_walk_tells_identity_from_everything_else(tables):
     tables, _ = tables
     expected = {0: True, RAM: True, RAM + (2 << 20): True, RAM + (4 << 20): False, 2 * GIB: False, 1 << 40: False}
-    assert {page: tables.is_identity(page, fetch=False) for page in expected} == expected
+    assert {page: tables.is_data(page) for page in expected} == expected
 
 
 @pytest.mark.parametrize("change", ["moved", "read-only", "not accessed", "gone", "table gone"])
 def test_a_change_in_the_tables_is_seen_at_the_next_miss(tables, change):
     tables, words = tables
-    assert tables.is_identity(RAM + 0x1000, fetch=False)
+    assert tables.is_data(RAM + 0x1000)
     index = 0x10_1000 // 8
     match change:
         case "moved":
@@ -147,18 +145,17 @@ def test_a_change_in_the_tables_is_seen_at_the_next_miss(tables, change):
             words[index] = 0
         case "table gone":
             words[0x10_0008 // 8] = 0
-    assert not tables.is_identity(RAM + 0x1000, fetch=False)
+    assert not tables.is_data(RAM + 0x1000)
 
 
 def test_pages_that_must_not_run_are_data_only(tables):
     tables, words = tables
     words[0x10_1000 // 8] |= 1 << 53  # PXN
-    assert tables.is_identity(RAM, fetch=False)
-    assert not tables.is_identity(RAM, fetch=True)
+    assert tables.is_data(RAM)
+    assert not tables.is_code(RAM)
 
 
 @pytest.mark.parametrize("tcr", [T0SZ_39_BITS | 1 << 14, T0SZ_39_BITS | 1 << 7, 60])
 def test_unusual_settings_are_left_to_unicorn(tables, tcr):
-    tables, _ = tables
-    tables.learn(1, tcr, TABLES)
-    assert not tables.is_identity(RAM, fetch=False)
+    tables = IdentityTables(tables[0]._memory, lambda: (1, tcr, TABLES))
+    assert not tables.is_data(RAM)

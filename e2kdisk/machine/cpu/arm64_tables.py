@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from e2kdisk.devices.memory import RamMemory
 
 SCTLR_M = 1 << 0
@@ -24,35 +26,47 @@ class IdentityTables:
     A path that was walked is remembered by its descriptors, and holds as long as they are what they were.
     """
 
-    def __init__(self, memory: RamMemory) -> None:
+    def __init__(self, memory: RamMemory, registers: Callable[[], tuple[int, int, int]]) -> None:
+        """registers() gives SCTLR_EL1, TCR_EL1 and TTBR0_EL1."""
         self._memory = memory
+        self._registers = registers
         self._paths: dict[int, tuple[tuple[memoryview, int], ...]] = {}
         self.forget()
 
     def forget(self) -> None:
-        """A register may have changed: learn() before the next question."""
-        self.known = False
+        """A register may have changed."""
+        self._known = False
         self._paths.clear()
 
-    def learn(self, sctlr: int, tcr: int, ttbr0: int) -> None:
-        """Take over the registers that say where the tables are."""
-        self.known = True
+    def _learn(self) -> None:
+        sctlr, tcr, ttbr0 = self._registers()
+        self._known = True
         self._on = bool(sctlr & SCTLR_M)
         self._bits = 64 - (tcr & 0x3F)
         self._supported = not tcr & (TCR_TG0 | TCR_EPD0) and 25 <= self._bits <= 48
         self._top = ttbr0 & TABLE_ADDRESS
 
-    def is_identity(self, page: int, fetch: bool) -> bool:
-        """Whether EL1 may read and write this page (or, for a fetch, run it) at its physical address."""
-        if not self._on:
-            return True
+    def is_data(self, page: int) -> bool:
+        """Whether EL1 may read and write this page at its physical address."""
         path = self._paths.get(page >> REGION_SHIFT)
-        if path is not None and not fetch:
+        if path is not None:
             for entry, descriptor in path:
                 if entry[0] != descriptor:
                     break
             else:
                 return True
+        return self._is_identity(page, fetch=False)
+
+    def is_code(self, page: int) -> bool:
+        """Whether EL1 may run this page at its physical address."""
+        return self._is_identity(page, fetch=True)
+
+    def _is_identity(self, page: int, fetch: bool) -> bool:
+        if not self._known:
+            self._learn()
+        if not self._on:
+            self._paths[page >> REGION_SHIFT] = ()
+            return True
         return self._supported and self._walk(page, fetch)
 
     def _walk(self, page: int, fetch: bool) -> bool:

@@ -102,12 +102,17 @@ class Arm64Cpu(UnicornCpu):
         "pc": arm64_const.UC_ARM64_REG_PC,
     }
 
+    def __init__(self) -> None:
+        self._tables: IdentityTables
+        super().__init__()
+
     def _create(self) -> raw.Engine:
+        read = self.read_register
+        self._tables = IdentityTables(self.memory, lambda: (read("sctlr_el1"), read("tcr_el1"), read("ttbr0_el1")))
         return raw.open_engine(const.UC_ARCH_ARM64, const.UC_MODE_ARM, arm64_const.UC_CPU_ARM64_A53)
 
     def _prepare(self) -> None:
         # Without these two, EL1 page tables are taken for AArch32 ones.
-        self._tables = IdentityTables(self.memory)
         self._write_system(SCR_EL3, 0x531)  # NS | HCE | RW
         self._write_system(HCR_EL2, 1 << 31)  # RW
         self._uc.hook_add(const.UC_HOOK_INTR, self._exception)
@@ -184,13 +189,11 @@ class Arm64Cpu(UnicornCpu):
         )
         self._keep.append(callback)
 
-    def _is_flat(self, page: int, fetch: bool) -> bool:
-        tables = self._tables
-        if not tables.known:
-            tables.learn(*(self.read_register(name) for name in ("sctlr_el1", "tcr_el1", "ttbr0_el1")))
-        if fetch and self.read_register("pstate") & PSTATE_EL != EL1:
-            return False
-        return tables.is_identity(page, fetch)
+    def _is_data(self, page: int) -> bool:
+        return self._tables.is_data(page)
+
+    def _is_code(self, page: int) -> bool:
+        return self.read_register("pstate") & PSTATE_EL == EL1 and self._tables.is_code(page)
 
     # -- interrupts -------------------------------------------------------------------------------
 

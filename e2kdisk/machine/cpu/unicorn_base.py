@@ -59,8 +59,12 @@ class UnicornCpu:
         """Set up a new engine beyond its registers: hooks."""
         raise NotImplementedError
 
-    def _is_flat(self, page: int, fetch: bool) -> bool:
-        """Whether the guest's address of a page is its own physical one, see FlatTlb."""
+    def _is_data(self, page: int) -> bool:
+        """Whether the guest may read and write a page at its own physical address, see FlatTlb."""
+        raise NotImplementedError
+
+    def _is_code(self, page: int) -> bool:
+        """Whether the guest may run a page at its own physical address."""
         raise NotImplementedError
 
     def _take_irq(self) -> bool:
@@ -80,7 +84,7 @@ class UnicornCpu:
         self._count = raw.Count(self._uc, raw.find_counter())
         self._running = False
         self._used = False
-        self._flat = FlatTlb(self._uc, self._is_flat, self._remember)
+        self._flat = FlatTlb(self._uc, self._is_data, self._is_code, self._remember)
         self._prepare()
 
     def reset(self, registers: dict[str, int]) -> None:
@@ -134,7 +138,10 @@ class UnicornCpu:
 
     def invalidate(self, start: int, end: int) -> None:
         """Cpu.invalidate: Unicorn does not see what the host writes, and would run the old code again."""
-        self._uc.ctl_remove_cache(start, end)
+        if self._flat.active:
+            self._flat.invalidate(start, end)
+        else:
+            self._uc.ctl_remove_cache(start, end)
 
     # -- running ----------------------------------------------------------------------------------
 

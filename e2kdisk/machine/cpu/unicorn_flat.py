@@ -47,30 +47,38 @@ class FlatTlb:
     """Fills the TLB of one engine until the guest needs real translation."""
 
     def __init__(
-        self, uc: raw.Engine, is_flat: Callable[[int, bool], bool], failed: Callable[[BaseException], None]
+        self,
+        uc: raw.Engine,
+        is_data: Callable[[int], bool],
+        is_code: Callable[[int], bool],
+        failed: Callable[[BaseException], None],
     ) -> None:
-        """is_flat(page, fetch) says whether an address of a page is its own physical one, for a fetch or for data."""
+        """is_data and is_code say whether the guest may use a page at its own physical address, for what."""
+        self.active = True
         self.declined: int | None = None
         """The kind of access (UC_MEM_*) at which the hook declined, which ends emu_start with an error."""
         self._uc = uc
         self._page_size: int = uc.ctl_get_page_size()  # 1 KiB on Arm
-        code: set[int] = set()
-        turns: Counter[int] = Counter()
+        self._code: set[int] = set()
+        """Pages that may have translated code."""
+        self._turns: Counter[int] = Counter()
+        self._dropping = False
+        nowhere = raw.NOWHERE & -self._page_size
+        code, turns = self._code, self._turns
 
         def fill(_handle: int, page: int, access: int, entry: Any, _user: int) -> bool:
             try:
-                fetch = access == const.UC_MEM_FETCH
-                if not is_flat(page, fetch) and page < raw.NOWHERE & -self._page_size:
+                if access == const.UC_MEM_FETCH:
+                    allowed, permissions = is_code(page), CODE | DATA if turns[page] > TURNS else CODE
+                    if not self._dropping:
+                        code.add(page)
+                else:
+                    allowed, permissions = is_data(page), DATA
+                    if page in code:
+                        permissions = self._from_code_to_data(page, access)
+                if not allowed and page < nowhere:
                     self.declined = access
                     return False
-                permissions = DATA
-                if fetch:
-                    code.add(page)
-                    permissions = CODE
-                elif page in code:
-                    permissions = self._from_code_to_data(page, access, code, turns)
-                if fetch and turns[page] > TURNS:
-                    permissions |= DATA
                 answer = entry[0]
                 answer.address = page
                 answer.permissions = permissions
@@ -90,19 +98,33 @@ class FlatTlb:
         )
         uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
 
-    def _from_code_to_data(self, page: int, access: int, code: set[int], turns: Counter[int]) -> int:
+    def _from_code_to_data(self, page: int, access: int) -> int:
         if access == const.UC_MEM_READ:
             return CODE  # constants between functions: no reason to drop anything
-        turns[page] += 1
-        if turns[page] > TURNS:
+        self._turns[page] += 1
+        if self._turns[page] > TURNS:
             return CODE | DATA
-        code.discard(page)
-        self._uc.ctl_remove_cache(page, page + self._page_size)
+        self._drop(page, page + self._page_size)
+        self._code.discard(page)
         return DATA
+
+    def _drop(self, start: int, end: int) -> None:
+        # The library looks the addresses up as if it fetched from them: that alone makes no page one with code.
+        self._dropping = True
+        self._uc.ctl_remove_cache(start, end)
+        self._dropping = False
+
+    def invalidate(self, start: int, end: int) -> None:
+        """Forget translated code of a range that a device has written; nearly always there is none."""
+        size, code = self._page_size, self._code
+        pages = range(start & -size, end, size)
+        if any(page in code for page in pages) if len(pages) < len(code) else any(page in pages for page in code):
+            self._drop(start, end)
 
     def leave(self) -> int:
         """Let Unicorn translate from now on; how many instructions were counted that have yet to run."""
         declined, self.declined = self.declined, None
+        self.active = False
         self._uc.ctl_set_tlb_mode(const.UC_TLB_CPU)
         self._uc.ctl(const.UC_CTL_TLB_FLUSH, const.UC_CTL_IO_WRITE)
         return int(declined != const.UC_MEM_FETCH)

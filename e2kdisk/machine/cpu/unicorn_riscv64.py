@@ -69,9 +69,12 @@ class Riscv64Cpu(UnicornCpu):
     def _prepare(self) -> None:
         self._uc.hook_add(const.UC_HOOK_INTR, self._exception)
 
-    def _is_flat(self, page: int, fetch: bool) -> bool:
+    def _is_data(self, page: int) -> bool:
+        return True  # as long as the code is
+
+    def _is_code(self, page: int) -> bool:
         # Machine mode does not translate (4.4.1); leaving it begins with a fetch.
-        return not fetch or self._uc.reg_read(riscv_const.UC_RISCV_REG_PRIV) == MACHINE
+        return bool(self._uc.reg_read(riscv_const.UC_RISCV_REG_PRIV) == MACHINE)
 
     def _exception(self, uc: raw.Engine, number: int, data: object) -> None:
         if number in ECALLS and self.on_hypercall is not None:
