@@ -14,9 +14,9 @@ from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
 from e2kdisk.qcow2.cache import Table
 from e2kdisk.qcow2.compressed_write import write_compressed
-from e2kdisk.qcow2.compression import Decompressor
+from e2kdisk.qcow2.compression import Decompressor, read_compressed, read_compressed_run
 from e2kdisk.qcow2.cow import CopyOnWrite
-from e2kdisk.qcow2.encryption import decrypt, encrypted, read_unaligned, scatter, write_unaligned
+from e2kdisk.qcow2.encryption import decrypt, encrypted, read_unaligned, write_unaligned
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.header import Header
@@ -201,6 +201,9 @@ class Qcow2Image(Node):
         done = 0
         while done < length:
             extent = await self._extent(GuestOffset(offset + done), length - done)
+            if isinstance(extent, Compressed) and extent.length < length - done:
+                done += await read_compressed_run(self, GuestOffset(offset + done), iov, done, length - done)
+                continue
             part = iov_slice(iov, done, extent.length)
             await self._read_extent(GuestOffset(offset + done), extent, part)
             done += extent.length
@@ -230,11 +233,8 @@ class Qcow2Image(Node):
                 zero_fill(part)  # VM state has no backing file, however long the disk's is
             case Unallocated():
                 await self._read_backing(offset, part)
-            case Compressed(entry, skip):
-                host, stored = self.geometry.compressed_extent(entry)
-                with self.inflight.reading(host, stored):
-                    data = await self.decompressor.cluster(entry)
-                scatter(memoryview(data)[skip : skip + extent.length], part)
+            case Compressed():
+                await read_compressed(self, extent, part)
 
     async def _read_host(self, host: HostOffset, iov: IoVec) -> None:
         """Read from the file and really wait for it: the space stays ours until it is done."""
