@@ -347,18 +347,21 @@ class Scheduler:
         return True
 
     def settle(self) -> None:
-        """Block until every call that is out on a thread has been delivered, and let each source complete one.
+        """Block until every call that is out on a thread has been delivered.
 
-        Unlike wait() it never moves the clock: how long threads take must not show in virtual time.
+        Unlike wait() it never moves the clock and asks no source: how long threads take does not show.
         """
         self.poll()
-        for source in self._sources:
-            source.advance()
         while self._outside:
             self._ready.append(self._inbox.get())
             self._outside -= 1
             self.poll()
+
+    def advance(self) -> bool:
+        """Let each source complete one thing and deliver it; False if there was nothing."""
+        advanced = [source.advance() for source in self._sources]
         self.poll()
+        return any(advanced)
 
     def drain(self, owner: object = None) -> None:
         """Run until no task of this owner (of anybody, without one) is left.

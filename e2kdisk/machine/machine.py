@@ -168,14 +168,26 @@ class Machine:
         return {"pc": pc, "code": self.cpu.disassemble(pc)}
 
     def _watch_requests(self) -> None:
-        """A request that cannot finish at once ends the slice: the guest would only poll for it."""
+        """See to requests that could not finish inside the store that started them."""
+        scheduler, cpu = self.scheduler, self.cpu
 
-        def look() -> None:
-            if self.scheduler.tasks:
-                self.cpu.kick()
+        def look_host() -> None:
+            if scheduler.tasks:
+                cpu.kick()  # the guest would only poll for it
 
-        self.board.bus.after_write = look
-        self.scheduler.on_post = self.cpu.kick
+        def look_virtual() -> None:
+            if scheduler.tasks:
+                # What had to go to a thread finishes here, as if the host had had it in memory: neither that nor when
+                # a thread is done may show in the guest. What a simulated engine keeps back goes on after this slice.
+                scheduler.settle()
+                if scheduler.tasks:
+                    cpu.kick()
+
+        if self.time.is_virtual:
+            self.board.bus.after_write = look_virtual
+        else:
+            self.board.bus.after_write = look_host
+            scheduler.on_post = cpu.kick
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -214,8 +226,8 @@ class Machine:
         self.instructions += done
         self.time.advance(done)
         if self.time.is_virtual:
-            # Requests that went to a thread take no virtual time: how long they take must not show in the guest.
             self.scheduler.settle()
+            self.scheduler.advance()
         self.board.uart.refill()
         match reason:
             case Reason.BUDGET:
