@@ -77,6 +77,9 @@ class RefcountTable:
         order.add(table, counts=True)
         self._free_hint = 0
         """No cluster before this one is free (free_cluster_index)."""
+        self._run_length = 1
+        self._run_from = 0
+        """No run of _run_length free clusters or more begins before this cluster."""
         self.pending: list[PendingFree] = []
         self.in_use: Callable[[HostOffset, int], bool] = lambda offset, length: False
         """True if a request is still reading or writing there; such clusters stay pending."""
@@ -125,7 +128,7 @@ class RefcountTable:
         self.blocks.reset(partial(decode_refcounts, bits=geometry.refcount_bits))
         # The new counts were made from the pointers alone: what waited to be freed is free in them already.
         self.pending = []
-        self._free_hint = 0
+        self._note_free(0)
         self.virgin = max(self.virgin, HostOffset(geometry.round_up(self._file.size)))
 
     # -- one count --------------------------------------------------------------------------------
@@ -202,6 +205,8 @@ class RefcountTable:
         while True:
             first = await self._find_free(clusters)
             self._need_free(first << self._geometry.cluster_bits, clusters)
+            if self._take_run(first, clusters):
+                break
             taken = 0
             try:
                 while taken < clusters:
@@ -216,17 +221,25 @@ class RefcountTable:
             if taken == clusters:
                 break
             await self._give_back(first, taken)
-        if first <= self._free_hint:
+        if first == self._free_hint:
             self._free_hint = first + clusters
+        self._run_from = first + clusters
         offset = HostOffset(first << self._geometry.cluster_bits)
         fresh = offset >= self.virgin
         self.virgin = max(self.virgin, HostOffset(offset + (clusters << self._geometry.cluster_bits)))
         return offset, fresh
 
     async def _find_free(self, clusters: int) -> int:
+        """The first of a run of free clusters; remembers where the search need not begin again."""
         geometry = self._geometry
         limit = layout.MAX_HOST_OFFSET >> geometry.cluster_bits
         cluster = self._free_hint
+        if clusters < self._run_length:
+            self._run_length = clusters
+            self._run_from = cluster
+        elif self._run_from > cluster:
+            cluster = self._run_from
+        only_used = cluster == self._free_hint
         start, run = cluster, 0
         while run < clusters:
             if cluster + clusters - run > limit:
@@ -247,7 +260,26 @@ class RefcountTable:
                 continue
             run += 1
             cluster += 1
+            if only_used:
+                # All from the old hint to here are in use.
+                self._free_hint = start
+                only_used = False
+        self._run_length = clusters
+        self._run_from = start
         return start
+
+    def _take_run(self, first: int, clusters: int) -> bool:
+        """Count a run of free clusters that one resident refcount block counts; False if it takes more than that."""
+        geometry = self._geometry
+        block = self.blocks.tables.get(first >> geometry.refblock_bits)
+        slot = first & (geometry.refblock_entries - 1)
+        if block is None or slot + clusters > geometry.refblock_entries or self._order.lazy:
+            return False
+        for index in range(slot, slot + clusters):
+            block.entries.set(index, 1)
+        order = geometry.refcount_order
+        self.blocks.mark_dirty(block, slot << order >> 3, ((slot + clusters - 1) << order >> 3) + 1)
+        return True
 
     async def take(self, offset: HostOffset, clusters: int) -> int:
         """Take as many free clusters as lie exactly at offset, at most `clusters`; 0 is no error.
@@ -269,7 +301,12 @@ class RefcountTable:
         for cluster in range(first, first + clusters):
             await self._change(cluster, -1)
         if clusters:
-            self._free_hint = min(self._free_hint, first)
+            self._note_free(first)
+
+    def _note_free(self, cluster: int) -> None:
+        """A cluster has become free: searches begin there again."""
+        self._free_hint = min(self._free_hint, cluster)
+        self._run_length, self._run_from = 1, self._free_hint
 
     async def abandon(self, offset: HostOffset, clusters: int) -> None:
         """Give back clusters that nothing has ever pointed to; on an error they leak, which harms nobody."""
@@ -333,7 +370,7 @@ class RefcountTable:
                 await self._change(cluster, -delta)
             raise
         if delta < 0:
-            self._free_hint = min(self._free_hint, first)
+            self._note_free(first)
 
     async def _apply(self, item: PendingFree) -> None:
         self.on_release()
@@ -345,7 +382,7 @@ class RefcountTable:
         for cluster in range(first, first + (item.length >> bits)):
             left = await self._change(cluster, -1)
             if left == 0:
-                self._free_hint = min(self._free_hint, cluster)
+                self._note_free(cluster)
             if item.punch and left == 0 and hole is None:
                 hole = cluster
             elif left and hole is not None:
