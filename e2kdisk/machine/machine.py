@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from e2kdisk.aio.clock import Clock, HostClock, VirtualClock
 from e2kdisk.aio.scheduler import Scheduler
@@ -17,8 +18,6 @@ from e2kdisk.devices.virtio.blk import VirtioBlk
 from e2kdisk.devices.virtio.mmio import VirtioMmio
 from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.board import Board, Timing
-from e2kdisk.machine.boards.virt_arm64 import VirtArm64
-from e2kdisk.machine.boards.virt_riscv64 import VirtRiscv64
 from e2kdisk.machine.console import Console
 from e2kdisk.machine.cpu.cpu import Fault, Reason
 from e2kdisk.machine.guest_time import GuestTime
@@ -41,7 +40,26 @@ class BoardType(Protocol):
         ...
 
 
-BOARDS: dict[str, BoardType] = {"virt-arm64": VirtArm64, "virt-riscv64": VirtRiscv64}
+class _Boards(Mapping[str, BoardType]):
+    """The boards by name; each is imported when it is asked for, since a machine needs only one."""
+
+    _MODULES: ClassVar[dict[str, tuple[str, str]]] = {
+        "virt-arm64": ("e2kdisk.machine.boards.virt_arm64", "VirtArm64"),
+        "virt-riscv64": ("e2kdisk.machine.boards.virt_riscv64", "VirtRiscv64"),
+    }
+
+    def __getitem__(self, name: str) -> BoardType:
+        module, board = self._MODULES[name]
+        return cast("BoardType", getattr(import_module(module), board))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._MODULES)
+
+    def __len__(self) -> int:
+        return len(self._MODULES)
+
+
+BOARDS = _Boards()
 
 
 class StopReason(Enum):

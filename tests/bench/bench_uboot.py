@@ -69,13 +69,14 @@ def run_qemu(cpu: str, image: Path, load: bool) -> float:
 
 
 OURS = """
-import sys
+import os, sys
 from e2kdisk import Machine
 board, bios, image, clock, *talk = sys.argv[1:]
 with Machine(board, bios=bios, drives=[f"file={image},format=qcow2,readonly=on"], clock=clock) as machine:
     for wanted, typed in zip(talk[::2], talk[1::2]):
         machine.console.expect(wanted)
         machine.console.send(typed)
+    os._exit(0)  # QEMU is killed at this point, too
 """
 
 
