@@ -73,12 +73,15 @@ class Walk:
             raise ImageError(file.name, "", f"a file of {file.size} bytes has too many clusters to be checked")
         self.result = CheckResult(file.name, total_clusters=self.geometry.clusters(header.size))
         self.kernel = make_kernel(self.geometry, self.clusters)
-        self.bad_entries: list[int] = []
-        """File offsets of L1 and L2 entries that make no sense."""
+        self.bad_entries: list[tuple[int, int]] = []
+        """(file offset, value in its place) of L1 and L2 entries that make no sense."""
+        self._zero_cluster = layout.ZERO if header.version >= 3 else 0
         self.bad_flags: list[tuple[int, int]] = []
         """(file offset, right value) of L1 and L2 entries whose COPIED flag is wrong."""
         self.broken_refcounts = False
         """The refcount table or blocks themselves cannot be repaired in place."""
+        self._structures: dict[int, str] = {}
+        """Clusters of what the header and the snapshot table name: an L2 table there is a mistake of its pointer."""
         self._active_tables: list[tuple[int, int]] = []
         self._blocks: dict[int, int] = {}
 
@@ -99,12 +102,23 @@ class Walk:
     async def count_everything_but_refcounts(self) -> None:
         """Header, active tables, snapshots, LUKS header, bitmaps. Raises ImageError when a directory is broken."""
         header = self.header
+        snapshots, length = await read_snapshots(self.file, header)
+        table_bytes = header.refcount_table_clusters << header.cluster_bits
+        sound = self._structure(0, self.geometry.cluster_size, "header")
+        sound &= self._structure(header.l1_table_offset, header.l1_size * 8, "active L1 table")
+        self._structure(header.refcount_table_offset, min(table_bytes, layout.MAX_REFTABLE_BYTES), "refcount table")
         self.count(0, self.geometry.cluster_size, "header")
-        await self._count_tables(header.l1_table_offset, header.l1_size, active=True, what="active L1 table")
-        if header.nb_snapshots:
-            snapshots, length = await read_snapshots(self.file, header)
+        if snapshots:
+            self._structure(header.snapshots_offset, length, "snapshot table")
             self.count(header.snapshots_offset, length, "snapshot table")
-            for snapshot in snapshots:
+        apart = [
+            self._structure(item.l1_table_offset, item.l1_size * 8, f"L1 table of snapshot {item.id}")
+            for item in snapshots
+        ]
+        if sound:
+            await self._count_tables(header.l1_table_offset, header.l1_size, active=True, what="active L1 table")
+        for snapshot, its_own in zip(snapshots, apart, strict=True):
+            if its_own:
                 what = f"L1 table of snapshot {snapshot.id}"
                 await self._count_tables(snapshot.l1_table_offset, snapshot.l1_size, active=False, what=what)
         crypto = header.extension(layout.EXT_CRYPTO)
@@ -112,6 +126,18 @@ class Walk:
             self.count(int.from_bytes(crypto[:8], "big"), int.from_bytes(crypto[8:16], "big"), "LUKS header")
         for what, offset, length in await bitmap_areas(self.file, header):
             self.count(offset, length, what)
+
+    def _structure(self, offset: int, length: int, what: str) -> bool:
+        """Note where a structure lies; False, a corruption that nobody can repair, if another lies there."""
+        if length <= 0:
+            return True
+        bits = self.geometry.cluster_bits
+        clusters = range(offset >> bits, min((offset + length - 1 >> bits) + 1, self.clusters))
+        other = next((self._structures[cluster] for cluster in clusters if cluster in self._structures), None)
+        self._structures.update(dict.fromkeys(clusters, what))
+        if other is not None:
+            self.result.corrupt(f"{what} at {offset:#x}: the {other} lies there")
+        return other is None
 
     async def _count_tables(self, l1_offset: int, l1_size: int, *, active: bool, what: str) -> None:
         """The references of one L1 table, its L2 tables and everything these map."""
@@ -122,9 +148,14 @@ class Walk:
             offset = entry & layout.OFFSET_MASK
             if entry & layout.L1_RESERVED or offset & geometry.cluster_mask:
                 self.result.corrupt(f"{what}, entry {index}: {entry:#x} is not the offset of a cluster")
-                self.bad_entries.append(l1_offset + 8 * index)
+                self.bad_entries.append((l1_offset + 8 * index, 0))
+            elif offset >> geometry.cluster_bits in self._structures and offset:
+                other = self._structures[offset >> geometry.cluster_bits]
+                self.result.corrupt(f"{what}, entry {index}: L2 table at {offset:#x}: the {other} lies there")
+                # The pointer goes, not the entries of what it leads to: those are another structure's bytes.
+                self.bad_entries.append((l1_offset + 8 * index, 0))
             elif offset and not self.count(offset, geometry.cluster_size, f"{what}, entry {index}: L2 table"):
-                self.bad_entries.append(l1_offset + 8 * index)
+                self.bad_entries.append((l1_offset + 8 * index, 0))
             elif offset:
                 if active:
                     self._active_tables.append((offset, l1_offset + 8 * index))
@@ -139,7 +170,7 @@ class Walk:
             if entry & layout.COMPRESSED:
                 compressed += self._count_compressed(entry, where)
                 continue
-            self.bad_entries.append(where)
+            self.bad_entries.append((where, self._zero_cluster))
             offset = entry & layout.OFFSET_MASK
             if entry & layout.L2_RESERVED or offset & self.geometry.cluster_mask:
                 result.corrupt(f"L2 entry at {where:#x}: {entry:#x} is not the offset of a cluster")
@@ -159,7 +190,7 @@ class Walk:
             self.bad_flags.append((where, entry & ~layout.COPIED))
         if self.count(offset, length, f"L2 entry at {where:#x}: compressed cluster"):
             return 1
-        self.bad_entries.append(where)
+        self.bad_entries.append((where, self._zero_cluster))
         return 0
 
     # -- compare with the refcounts ---------------------------------------------------------------

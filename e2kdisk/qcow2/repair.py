@@ -1,6 +1,6 @@
 """Repair: refcounts and flags set to what the references say, in an order that a crash cannot make worse.
 
-    1. pointers that make no sense become zero clusters         nothing else can be done with them
+    1. pointers that make no sense become zeros                 nothing else can be done with them
     2. refcounts that are too low go up                         before anybody allocates what is in use
     3. COPIED flags follow the refcounts
     4. refcounts that are too high go down                      last: only now nothing depends on them
@@ -33,7 +33,7 @@ async def repair(file: Node, header: Header, walk: Walk, fix: str, walker: Walke
     writer = HeaderWriter(file, header)
     if fix == "all":
         if walk.bad_entries:
-            await _clear_entries(file, header, walk.bad_entries)
+            await _clear_entries(file, walk.bad_entries)
             walk = await walker(file, header)
         if walk.broken_refcounts:
             await _rebuild(file, header, writer)
@@ -63,11 +63,9 @@ async def repair(file: Node, header: Header, walk: Walk, fix: str, walker: Walke
     return after
 
 
-async def _clear_entries(file: Node, header: Header, entries: list[int]) -> None:
-    value = pack64([layout.ZERO if header.version >= 3 else 0])
-    l1 = range(header.l1_table_offset, header.l1_table_offset + 8 * header.l1_size)
-    for where in entries:
-        await file.write(where, [memoryview(bytes(8) if where in l1 else value)])
+async def _clear_entries(file: Node, entries: list[tuple[int, int]]) -> None:
+    for where, value in entries:
+        await file.write(where, [memoryview(pack64([value]))])
     await file.flush()
 
 

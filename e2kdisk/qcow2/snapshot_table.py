@@ -94,6 +94,8 @@ async def _read_entry(file: Node, header: Header, geometry: Geometry, number: in
         raise ImageError(file.name, where, f"L1 table of {l1_size} entries exceeds the limit of 32 MiB")
     if l1_offset & geometry.cluster_mask or l1_offset + l1_size * 8 > min(file.size, layout.MAX_HOST_OFFSET):
         raise ImageError(file.name, where, f"L1 table at {l1_offset:#x} is unaligned or past the end of the file")
+    if l1_size and not l1_offset:
+        raise ImageError(file.name, where, "its L1 table is at 0, where the header lies")
     rest = await _read(file, where, offset + _ENTRY.size, extra_size + id_size + name_size)
     extra = rest[:extra_size]
     disk_size = header.size
