@@ -20,6 +20,7 @@ from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.cache import Table, TableCache
 from e2kdisk.qcow2.entries import Refcounts, decode_refcounts, pack64
+from e2kdisk.qcow2.free_search import FreeSearch
 from e2kdisk.qcow2.geometry import Geometry, HostOffset
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_file import HeaderWriter
@@ -75,11 +76,7 @@ class RefcountTable:
         )
         order.add(self.blocks, counts=True)
         order.add(table, counts=True)
-        self._free_hint = 0
-        """No cluster before this one is free (free_cluster_index)."""
-        self._run_length = 1
-        self._run_from = 0
-        """No run of _run_length free clusters or more begins before this cluster."""
+        self._search = FreeSearch(file.name, geometry, self._block)
         self.pending: list[PendingFree] = []
         self.in_use: Callable[[HostOffset, int], bool] = lambda offset, length: False
         """True if a request is still reading or writing there; such clusters stay pending."""
@@ -128,7 +125,7 @@ class RefcountTable:
         self.blocks.reset(partial(decode_refcounts, bits=geometry.refcount_bits))
         # The new counts were made from the pointers alone: what waited to be freed is free in them already.
         self.pending = []
-        self._note_free(0)
+        self._search = FreeSearch(self._file.name, geometry, self._block)
         self.virgin = max(self.virgin, HostOffset(geometry.round_up(self._file.size)))
 
     # -- one count --------------------------------------------------------------------------------
@@ -203,7 +200,7 @@ class RefcountTable:
         if self._file.event is not None:
             await self._file.event("cluster_alloc")
         while True:
-            first = await self._find_free(clusters)
+            first = await self._search.find(clusters)
             self._need_free(first << self._geometry.cluster_bits, clusters)
             if self._take_run(first, clusters):
                 break
@@ -221,52 +218,11 @@ class RefcountTable:
             if taken == clusters:
                 break
             await self._give_back(first, taken)
-        if first == self._free_hint:
-            self._free_hint = first + clusters
-        self._run_from = first + clusters
+        self._search.taken(first, clusters)
         offset = HostOffset(first << self._geometry.cluster_bits)
         fresh = offset >= self.virgin
         self.virgin = max(self.virgin, HostOffset(offset + (clusters << self._geometry.cluster_bits)))
         return offset, fresh
-
-    async def _find_free(self, clusters: int) -> int:
-        """The first of a run of free clusters; remembers where the search need not begin again."""
-        geometry = self._geometry
-        limit = layout.MAX_HOST_OFFSET >> geometry.cluster_bits
-        cluster = self._free_hint
-        if clusters < self._run_length:
-            self._run_length = clusters
-            self._run_from = cluster
-        elif self._run_from > cluster:
-            cluster = self._run_from
-        only_used = cluster == self._free_hint
-        start, run = cluster, 0
-        while run < clusters:
-            if cluster + clusters - run > limit:
-                raise ImageError(self._file.name, "", "the image file has reached its largest size")
-            index = cluster >> geometry.refblock_bits
-            block = await self._block(index)
-            slot = cluster & (geometry.refblock_entries - 1)
-            if block is None:
-                free = geometry.refblock_entries - slot
-                run += free
-                cluster += free
-                continue
-            found = block.entries.find_free(slot)
-            if found != slot:
-                # Something used lies between: the run, if any, is over.
-                cluster += (found if found >= 0 else geometry.refblock_entries) - slot
-                start, run = cluster, 0
-                continue
-            run += 1
-            cluster += 1
-            if only_used:
-                # All from the old hint to here are in use.
-                self._free_hint = start
-                only_used = False
-        self._run_length = clusters
-        self._run_from = start
-        return start
 
     def _take_run(self, first: int, clusters: int) -> bool:
         """Count a run of free clusters that one resident refcount block counts; False if it takes more than that."""
@@ -301,12 +257,7 @@ class RefcountTable:
         for cluster in range(first, first + clusters):
             await self._change(cluster, -1)
         if clusters:
-            self._note_free(first)
-
-    def _note_free(self, cluster: int) -> None:
-        """A cluster has become free: searches begin there again."""
-        self._free_hint = min(self._free_hint, cluster)
-        self._run_length, self._run_from = 1, self._free_hint
+            self._search.freed(first)
 
     async def abandon(self, offset: HostOffset, clusters: int) -> None:
         """Give back clusters that nothing has ever pointed to; on an error they leak, which harms nobody."""
@@ -370,7 +321,7 @@ class RefcountTable:
                 await self._change(cluster, -delta)
             raise
         if delta < 0:
-            self._note_free(first)
+            self._search.freed(first)
 
     async def _apply(self, item: PendingFree) -> None:
         self.on_release()
@@ -382,7 +333,7 @@ class RefcountTable:
         for cluster in range(first, first + (item.length >> bits)):
             left = await self._change(cluster, -1)
             if left == 0:
-                self._note_free(cluster)
+                self._search.freed(cluster)
             if item.punch and left == 0 and hole is None:
                 hole = cluster
             elif left and hole is not None:
@@ -406,7 +357,7 @@ class RefcountTable:
         if not self.table.values[index] and self._file.event is not None:
             await self._file.event("refblock_alloc")
         while not self.table.values[index]:
-            cluster = await self._find_free(1)
+            cluster = await self._search.find(1)
             home = cluster >> geometry.refblock_bits
             while home >= len(self.table.values):
                 await self._grow_table(home)

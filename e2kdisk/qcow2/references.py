@@ -92,9 +92,9 @@ async def clear_copied(image: Qcow2Image) -> None:
     """Clear COPIED in the active tables: from here on every write copies. Always harmless, at any moment."""
     for index, l1_entry in enumerate(image.mapping.l1.values):
         offset = l1_entry & layout.OFFSET_MASK
-        if not offset or not l1_entry & layout.COPIED:
-            # In a table that is shared no entry has the flag.
+        if not offset:
             continue
+        # A table without COPIED is read too: it may be counted twice by a repaired mistake, not shared.
         table = await read_entries(image, offset, image.geometry.l2_entries)
         cleared = array("Q", [entry & ~layout.COPIED for entry in table])
         if cleared != table:
