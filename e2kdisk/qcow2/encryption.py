@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from e2kdisk.aio.engine import IoVec
-from e2kdisk.crypto.sector import SectorCipher
 from e2kdisk.qcow2.layout import SECTOR_BYTES
 
 if TYPE_CHECKING:
+    from e2kdisk.crypto.sector import SectorCipher
     from e2kdisk.qcow2.image import Qcow2Image
 
 

@@ -6,10 +6,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
-from e2kdisk.crypto.sector import SectorCipher
 from e2kdisk.errors import ImageError, UsageError
 from e2kdisk.qcow2 import layout
-from e2kdisk.qcow2.check import check_file
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_file import read_header
 from e2kdisk.qcow2.image import Qcow2Image
@@ -19,6 +17,7 @@ from e2kdisk.qcow2.snapshot_table import find_snapshot, read_snapshots
 if TYPE_CHECKING:
     from e2kdisk.block.open import Opener
     from e2kdisk.block.options import OpenOptions
+    from e2kdisk.crypto.sector import SectorCipher
 
 _MAGIC = struct.pack(">I", layout.MAGIC)
 _EXTRAS = {
@@ -89,6 +88,8 @@ def _make_cipher(filename: str, header: Header, key: str | bytes | None) -> Sect
 
 async def _repair(file: Node) -> Header:
     """Bring the refcounts of an image that was not closed up to date, as its dirty bit asks for."""
+    from e2kdisk.qcow2.check import check_file  # rarely needed, and as large as the rest of the format
+
     result = await check_file(file, "all")
     if result.corruptions:
         raise ImageError(

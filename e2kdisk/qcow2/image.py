@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, suppress
+from typing import TYPE_CHECKING
 
 from e2kdisk.aio.engine import IoVec, iov_length, iov_slice
 from e2kdisk.aio.sync import Lock
 from e2kdisk.block.node import Node, ReadOnlyError, zero_fill
 from e2kdisk.block.status import BlockStatus
-from e2kdisk.crypto.sector import SectorCipher
 from e2kdisk.errors import CorruptImage, ImageError, UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
@@ -33,6 +33,9 @@ from e2kdisk.qcow2.table import ResidentTable
 from e2kdisk.qcow2.write_gate import WriteGate
 from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
+
+if TYPE_CHECKING:
+    from e2kdisk.crypto.sector import SectorCipher
 
 _PLAIN = layout.COMPRESSED | layout.ZERO
 _IN_PLACE = layout.COPIED | _PLAIN
