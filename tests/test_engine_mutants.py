@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from e2kdisk.aio import Scheduler
-from e2kdisk.errors import ImageError
+from e2kdisk.errors import ImageError, UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.check import CheckResult, check_file
 from e2kdisk.qcow2.header import Header
@@ -133,7 +133,7 @@ def use(data: bytes, seed: int) -> bytes:
     run = file.scheduler.run
     try:
         image = open_image(file, backing)
-    except (ImageError, OSError):
+    except (ImageError, OSError, UsageError):
         return bytes(file.data)
     size = min(image.size, 64 * 1024) & -512
     actions: list[Any] = [
@@ -149,7 +149,7 @@ def use(data: bytes, seed: int) -> bytes:
     for offset in range(0, size, 8192):
         try:
             run(actions[0](offset, min(8192, size - offset)))
-        except (ImageError, OSError):
+        except (ImageError, OSError, UsageError):
             continue
     for _ in range(5):
         if not size:
@@ -157,9 +157,9 @@ def use(data: bytes, seed: int) -> bytes:
         offset = dice.randrange(size // 512) * 512
         try:
             run(dice.choice(actions)(offset, min(2048, size - offset)))
-        except (ImageError, OSError):
+        except (ImageError, OSError, UsageError):
             continue
-    with suppress(ImageError, OSError):
+    with suppress(ImageError, OSError, UsageError):
         run(image.close())
     return bytes(file.data)
 
