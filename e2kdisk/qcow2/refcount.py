@@ -365,7 +365,11 @@ class RefcountTable:
                 if await self.get(cluster):
                     continue  # growing the table made the block that counts it
                 await self._change(cluster, 1)
-                await self._insert_block(index, cluster)
+                try:
+                    await self._insert_block(index, cluster)
+                except BaseException:
+                    await self._give_back(cluster, 1)
+                    raise
             else:
                 block = await self._insert_block(home, cluster)
                 block.entries.set(cluster & (geometry.refblock_entries - 1), 1)
@@ -375,8 +379,8 @@ class RefcountTable:
         geometry = self._geometry
         offset = HostOffset(cluster << geometry.cluster_bits)
         self._need_free(offset, 1)
-        self._guard.add("refcount block", offset, geometry.cluster_size)
         block = await self.blocks.insert(index, offset, bytearray(geometry.cluster_size), dirty=True)
+        self._guard.add("refcount block", offset, geometry.cluster_size)
         self.virgin = max(self.virgin, HostOffset(offset + geometry.cluster_size))
         # The write order puts the block on disk before this entry.
         self.table.set(index, offset)
