@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 import time
 
@@ -127,19 +128,22 @@ def test_overlays_share_a_backing_file_while_nobody_writes_to_it(make_image):
 
 def test_qemu_nbd_keeps_us_out(make_image, tmp_path):
     image = make_image("1M")
-    socket = tmp_path / "socket"
-    command = [oracles.find_program("qemu-nbd"), "-k", str(socket), "-f", "qcow2", str(image)]
-    server = subprocess.Popen(command)
+    socket, pid_file = tmp_path / "socket", tmp_path / "pid"
+    # It returns when its child serves: the socket alone exists before the image is open.
+    oracles.run("qemu-nbd", "--fork", "--pid-file", pid_file, "-k", socket, "-f", "qcow2", image)
     try:
-        deadline = time.monotonic() + 20
-        while not socket.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
         with pytest.raises(ImageError, match="locked"):
             open_disk(image)
     finally:
-        server.kill()
-        server.wait(20)
-    open_disk(image).close()
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            open_disk(image).close()
+            break
+        except ImageError:
+            assert time.monotonic() < deadline, "the lock has survived its holder"
+            time.sleep(0.01)
 
 
 def test_a_file_system_without_such_locks_is_used_without(make_image, monkeypatch):
