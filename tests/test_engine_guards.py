@@ -240,3 +240,26 @@ def test_vm_state_lies_behind_the_disk_and_goes_with_its_snapshot(version: int, 
     oracles.assert_clean(path)
     assert " b " in oracles.qemu_img("snapshot", "-l", path)
     assert bytes(read_all(reopened(image.file.data)))[:512] == b"b" * 512
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_vm_state_never_shows_on_a_disk_that_grows_over_it(snapshot: bool) -> None:
+    file = new_image(20 * 1024, cluster_size=512)
+    image = open_image(file)
+    run = image.scheduler.run
+    put(image, 0, b"disk" * 5120)
+    run(write_vm_state(image, 0, [memoryview(b"VM state" * 4000)]))
+    if snapshot:
+        run(image.snapshots.create("s", vm_state_size=32000))
+        run(image.snapshots.apply("s"))
+    run(image.truncate(128 * 1024))
+    assert bytes(read_all(image)) == (b"disk" * 5120).ljust(128 * 1024, b"\0")
+    run(image.close())
+    check_bytes(file.data)
+    assert bytes(read_all(reopened(file.data))) == (b"disk" * 5120).ljust(128 * 1024, b"\0")
+    if snapshot:
+        image = reopened(file.data)
+        image.scheduler.run(image.snapshots.apply("s"))
+        found = bytearray(32000)
+        image.scheduler.run(read_vm_state(image, 0, [memoryview(found)]))
+        assert found == b"VM state" * 4000

@@ -24,9 +24,14 @@ async def resize(image: Qcow2Image, size: int) -> None:
 
 
 async def _grow(image: Qcow2Image, size: int) -> None:
-    """What lies behind the old end in the backing file must not appear: zero clusters hide it first."""
+    """What lies behind the old end, VM state or the backing file's bytes, must not appear on the disk."""
     old = image.size
     geometry = image.geometry
+    start = geometry.round_up(old)
+    mapped = len(image.mapping.l1.values) << geometry.l1_shift
+    if start < min(size, mapped):
+        # VM state of a snapshot is the snapshot's; nobody finds what is not in one behind a disk of another size.
+        await image.unmap(GuestOffset(start), min(geometry.round_up(size), mapped) - start)
     async with image.lock:
         await image.mapping.grow_l1(geometry.l1_entries(size), exact=True)
     behind = image.backing.size if image.backing is not None else 0
