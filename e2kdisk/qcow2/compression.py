@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 _CACHE_BYTES = 4 << 20
 
-AT_ONCE = 16
-"""Clusters of one request that are decompressed at the same time."""
+AT_ONCE = 64
+"""Clusters of one request that are decompressed together."""
+FOR_THREADS = 4
+"""Fewer clusters than this are decompressed on the spot."""
 
 
 @cache
@@ -42,6 +44,18 @@ def _inflate() -> Callable[[bytearray, int], bytes]:
     return inflate
 
 
+def _inflate_all(raw: list[bytearray], size: int) -> list[bytes | str]:
+    """Decompress each; the text of an error in place of what is broken. Runs on any thread."""
+    inflate = _inflate()
+    results: list[bytes | str] = []
+    for item in raw:
+        try:
+            results.append(inflate(item, size))
+        except zlib.error as error:
+            results.append(str(error))
+    return results
+
+
 def _inflate_zlib(raw: bytearray, size: int) -> bytes:
     return zlib.decompressobj(-15).decompress(raw, size)
 
@@ -55,15 +69,34 @@ class Decompressor:
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._limit = max(1, _CACHE_BYTES // geometry.cluster_size)
 
-    async def cluster(self, entry: int, *, threads: bool = False) -> bytes:
-        """The contents of the cluster that an L2 entry describes. Raises ImageError when they are broken.
-
-        threads: decompress on a worker thread, because others can go on meanwhile.
-        """
+    async def cluster(self, entry: int) -> bytes:
+        """The contents of the cluster that an L2 entry describes. Raises ImageError when they are broken."""
         data = self._cache.get(entry)
-        if data is not None:
+        if data is None:
+            raw = await self._read(entry)
+            data = self._checked(entry, _inflate_all([raw], self._geometry.cluster_size)[0])
+            self._cache[entry] = data
+            if len(self._cache) > self._limit:
+                self._cache.popitem(last=False)
+        else:
             self._cache.move_to_end(entry)
-            return data
+        return data
+
+    async def clusters(self, entries: list[int]) -> list[bytes]:
+        """The contents of several clusters, the work shared by two threads; nothing is remembered.
+
+        Each thread is sent its whole share at once: waking one costs as much as decompressing a small cluster.
+        """
+        middle = (len(entries) + 1) // 2
+        shares = [self._share(part) for part in (entries[:middle], entries[middle:]) if part]
+        return [data for share in await gather(self._file.scheduler, shares) for data in share]
+
+    async def _share(self, entries: list[int]) -> list[bytes]:
+        raw = [await self._read(entry) for entry in entries]
+        results = await self._file.offload(_inflate_all, raw, self._geometry.cluster_size)
+        return [self._checked(entry, result) for entry, result in zip(entries, results, strict=True)]
+
+    async def _read(self, entry: int) -> bytearray:
         offset, length = self._geometry.compressed_extent(entry)
         if offset >= self._file.size:
             raise self._error(offset, "is past the end of the file")
@@ -71,18 +104,16 @@ class Decompressor:
         if self._file.event is not None:
             await self._file.event("read_compressed")
         await self._file.read(offset, [memoryview(raw)])
-        size = self._geometry.cluster_size
-        inflate = _inflate()
-        try:
-            data = await self._file.offload(inflate, raw, size) if threads else inflate(raw, size)
-        except zlib.error as error:
-            raise self._error(offset, f"cannot be decompressed ({error})") from None
-        if len(data) != size:
-            raise self._error(offset, f"decompresses to {len(data)} bytes instead of {size}")
-        self._cache[entry] = data
-        if len(self._cache) > self._limit:
-            self._cache.popitem(last=False)
-        return data
+        return raw
+
+    def _checked(self, entry: int, result: bytes | str) -> bytes:
+        offset, _ = self._geometry.compressed_extent(entry)
+        if isinstance(result, str):
+            raise self._error(offset, f"cannot be decompressed ({result})")
+        if len(result) != self._geometry.cluster_size:
+            what = f"decompresses to {len(result)} bytes instead of {self._geometry.cluster_size}"
+            raise self._error(offset, what)
+        return result
 
     def forget(self) -> None:
         """Drop everything: space in the file has been released and may hold something else from now on."""
@@ -107,13 +138,17 @@ async def read_compressed_run(image: Qcow2Image, offset: GuestOffset, iov: IoVec
             break
         run.append((extent, iov_slice(iov, skip + done, extent.length)))
         done += extent.length
-    await gather(image.scheduler, [read_compressed(image, extent, part, threads=len(run) > 1) for extent, part in run])
+    reading = [image.inflight.enter(*image.geometry.compressed_extent(extent.entry)) for extent, _ in run]
+    try:
+        for (extent, part), data in zip(run, await _contents(image, run), strict=True):
+            scatter(memoryview(data)[extent.skip : extent.skip + extent.length], part)
+    finally:
+        for item in reading:
+            image.inflight.leave(item)
     return done
 
 
-async def read_compressed(image: Qcow2Image, extent: Compressed, part: IoVec, *, threads: bool = False) -> None:
-    """Read the part of a compressed cluster that an extent names."""
-    host, stored = image.geometry.compressed_extent(extent.entry)
-    with image.inflight.reading(host, stored):
-        data = await image.decompressor.cluster(extent.entry, threads=threads)
-    scatter(memoryview(data)[extent.skip : extent.skip + extent.length], part)
+async def _contents(image: Qcow2Image, run: list[tuple[Compressed, IoVec]]) -> list[bytes]:
+    if len(run) < FOR_THREADS:
+        return [await image.decompressor.cluster(extent.entry) for extent, _ in run]
+    return await image.decompressor.clusters([extent.entry for extent, _ in run])

@@ -14,7 +14,7 @@ from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
 from e2kdisk.qcow2.cache import Table
 from e2kdisk.qcow2.compressed_write import write_compressed
-from e2kdisk.qcow2.compression import Decompressor, read_compressed, read_compressed_run
+from e2kdisk.qcow2.compression import Decompressor, read_compressed_run
 from e2kdisk.qcow2.cow import CopyOnWrite
 from e2kdisk.qcow2.encryption import decrypt, encrypted, read_unaligned, write_unaligned
 from e2kdisk.qcow2.entries import Entries64
@@ -204,7 +204,7 @@ class Qcow2Image(Node):
         done = 0
         while done < length:
             extent = await self._extent(GuestOffset(offset + done), length - done)
-            if isinstance(extent, Compressed) and extent.length < length - done:
+            if isinstance(extent, Compressed):
                 done += await read_compressed_run(self, GuestOffset(offset + done), iov, done, length - done)
                 continue
             part = iov_slice(iov, done, extent.length)
@@ -222,7 +222,7 @@ class Qcow2Image(Node):
                 await mapping.load(offset)
             # Looked up again from the start: the lock may have been waited for, and the map changed meanwhile.
 
-    async def _read_extent(self, offset: GuestOffset, extent: Extent, part: IoVec) -> None:
+    async def _read_extent(self, offset: GuestOffset, extent: Unallocated | Zero | Allocated, part: IoVec) -> None:
         match extent:
             case Allocated(host, length):
                 done = self.file.try_read(host, part)
@@ -236,8 +236,6 @@ class Qcow2Image(Node):
                 zero_fill(part)  # VM state has no backing file, however long the disk's is
             case Unallocated():
                 await self._read_backing(offset, part)
-            case Compressed():
-                await read_compressed(self, extent, part)
 
     async def _read_host(self, host: HostOffset, iov: IoVec) -> None:
         """Read from the file and really wait for it: the space stays ours until it is done."""
