@@ -38,6 +38,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "info": ("say what an image is", "e2kdisk info disk.qcow2", "e2kdisk.tools.info"),
     "check": ("look for damage in a qcow2 image", "e2kdisk check disk.qcow2", "e2kdisk.tools.check"),
+    "asm": ("assemble a program for Elbrus (e2k)", "e2kdisk asm boot.s -o boot.bin", "e2kdisk.tools.asm"),
+    "disasm": (
+        "show the wide instructions of an Elbrus image",
+        "e2kdisk disasm boot.bin --base 0x100000000",
+        "e2kdisk.tools.disasm",
+    ),
 }
 """Name -> what it does, an example, the module whose main(arguments) does it."""
 

@@ -13,7 +13,7 @@ from e2kdisk.devices.memory import RamMemory
 from e2kdisk.machine.cpu.cpu import Fault, IoWindow, Ram, Reason
 from e2kdisk.machine.cpu.e2k.bundle import MAX_BYTES, length_of, unpack
 from e2kdisk.machine.cpu.e2k.decode import MASK64, Instruction, decode
-from e2kdisk.machine.cpu.e2k.memory import PAGE_SHIFT, AddressSpace
+from e2kdisk.machine.cpu.e2k.memory import LINE_SHIFT, AddressSpace
 from e2kdisk.machine.cpu.e2k.translate import HELPERS, Block, Frame, place, translate
 from e2kdisk.machine.cpu.e2k.trap import E2kFault, GuestTrap, Trap
 
@@ -52,7 +52,7 @@ class E2kCpu:
         self._stop_reason: Reason | None = None
         self._kicked = False
         self._translations: dict[Frame, tuple[dict[int, Block], dict[int, Block]]] = {}
-        self._on_page: dict[int, list[tuple[dict[int, Block], int]]] = {}
+        self._on_line: dict[int, list[tuple[dict[int, Block], int]]] = {}
         self._namespace: dict[str, object] = {}
         self.registers = [0] * STACK_REGISTERS
         self.globals = [0] * 32
@@ -116,19 +116,21 @@ class E2kCpu:
 
     def _forget_all(self) -> None:
         self._translations.clear()
-        self._on_page.clear()
-        self.space.code_pages.clear()
+        self._on_line.clear()
+        self.space.code_lines.clear()
         self._namespace = {}
         self.set_frame(tuple(self.frame))
 
     def invalidate(self, start: int, end: int) -> None:
         """Cpu.invalidate."""
-        pages = self.space.code_pages
-        first, last = start >> PAGE_SHIFT, end - 1 >> PAGE_SHIFT
-        stale = [page for page in pages if first <= page <= last]
-        for page in stale:
-            pages.discard(page)
-            for table, pc in self._on_page.pop(page, ()):
+        lines = self.space.code_lines
+        touched = range(start >> LINE_SHIFT, (end - 1 >> LINE_SHIFT) + 1)
+        stale = (
+            lines.intersection(touched) if len(touched) < len(lines) else {line for line in lines if line in touched}
+        )
+        for line in stale:
+            lines.discard(line)
+            for table, pc in self._on_line.pop(line, ()):
                 table.pop(pc, None)
         if stale:
             self.attention = True
@@ -152,9 +154,9 @@ class E2kCpu:
             self._namespace = self._make_namespace()
         block = translate(self._instruction, pc, self.frame, limit, self._namespace)
         table[pc] = block
-        for page in range(pc >> PAGE_SHIFT, (block.end - 1 >> PAGE_SHIFT) + 1):
-            self._on_page.setdefault(page, []).append((table, pc))
-            self.space.code_pages.add(page)
+        for line in range(pc >> LINE_SHIFT, (block.end - 1 >> LINE_SHIFT) + 1):
+            self._on_line.setdefault(line, []).append((table, pc))
+            self.space.code_lines.add(line)
         return block
 
     def _make_namespace(self) -> dict[str, object]:

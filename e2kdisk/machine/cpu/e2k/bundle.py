@@ -59,9 +59,7 @@ class Bundle:
         words = self._fixed() + (self._halves() + 1) // 2 + len(self.lts) + len(self.pls) + len(self.cds)
         if words % 2 == 0:
             return self
-        return Bundle(
-            self.als, self.ales, self.ss, self.cs0, self.cs1, (*self.lts, 0), self.pls, self.cds, self.nop
-        )
+        return Bundle(self.als, self.ales, self.ss, self.cs0, self.cs1, (*self.lts, 0), self.pls, self.cds, self.nop)
 
 
 def length_of(header: int) -> int:

@@ -10,6 +10,8 @@ from e2kdisk.machine.cpu.e2k.decode import MAS_BIG_ENDIAN, MAS_MODE, MAS_UNALIGN
 from e2kdisk.machine.cpu.e2k.trap import GuestTrap, Trap
 
 PAGE_SHIFT = 12
+LINE_SHIFT = 6
+"""Code is watched in lines of 64 bytes: a firmware keeps its variables close to its code."""
 FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 MAS_IO = 6
 
@@ -28,8 +30,8 @@ class AddressSpace:
 
     def __init__(self, touched: Callable[[int, int], None]) -> None:
         self.banks: list[Bank] = []
-        self.code_pages: set[int] = set()
-        """Pages (address >> 12) that hold translated code: a store there calls `touched` with (start, end)."""
+        self.code_lines: set[int] = set()
+        """Lines (address >> 6) that hold translated code: a store there calls `touched` with (start, end)."""
         self._touched = touched
         self._windows: dict[int, IoWindow] = {}
         self._ports: list[IoWindow] = []
@@ -93,7 +95,7 @@ class AddressSpace:
         if bank.writable:
             offset = address - bank.base
             bank.view[offset : offset + size] = value.to_bytes(size, "little")
-            if not self.code_pages.isdisjoint((address >> PAGE_SHIFT, address + size - 1 >> PAGE_SHIFT)):
+            if not self.code_lines.isdisjoint((address >> LINE_SHIFT, address + size - 1 >> LINE_SHIFT)):
                 self._touched(address, address + size)
 
     # -- what translated code calls ---------------------------------------------------------------
@@ -121,13 +123,13 @@ class AddressSpace:
         bank = self.banks[0]
         base, limit, shift, unaligned = bank.base, bank.view.nbytes // 8 * 8, size.bit_length() - 1, size - 1
         cells = bank.view[:limit].cast("B").cast(FORMATS[size])
-        code_pages, touched = self.code_pages, self._touched
+        code_lines, touched = self.code_lines, self._touched
 
         def store(address: int, value: int, index: int) -> None:
             offset = address - base
             if 0 <= offset < limit and not offset & unaligned:
                 cells[offset >> shift] = value
-                if address >> PAGE_SHIFT in code_pages:
+                if address >> LINE_SHIFT in code_lines:
                     touched(address, address + size)
             else:
                 slow(address, value, size, index)

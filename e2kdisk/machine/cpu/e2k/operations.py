@@ -161,13 +161,9 @@ def _operations() -> Iterator[Operation]:
             yield Operation(name + letter, code + d, Kind.ALU, ALL, width, meaning)
         yield Operation(f"merge{letter}", 0x0E + d, Kind.MERGE, ALL, width, "b if MRGC else a")
         for condition, (name, meaning) in enumerate(CONDITIONS):
-            yield Operation(
-                f"cmp{name}{letter}b", 0x20 + d, Kind.COMPARE, MOST, width, meaning, condition=condition
-            )
+            yield Operation(f"cmp{name}{letter}b", 0x20 + d, Kind.COMPARE, MOST, width, meaning, condition=condition)
         for condition, (name, meaning) in AND_CONDITIONS.items():
-            yield Operation(
-                f"cmpand{name}{letter}b", 0x22 + d, Kind.COMPARE, MOST, width, meaning, condition=condition
-            )
+            yield Operation(f"cmpand{name}{letter}b", 0x22 + d, Kind.COMPARE, MOST, width, meaning, condition=condition)
         for name, (code, channels, meaning) in BIT_COUNTS.items():
             yield Operation(name + letter, code + d, Kind.UNARY, channels, width, meaning)
         meaning = "insert_field(a, B, C, w)"

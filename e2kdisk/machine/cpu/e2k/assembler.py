@@ -1,0 +1,210 @@
+"""Assembler for e2k: text in, wide instructions and data out.
+
+    .org 0x1_0000_0000           # comments run to the end of the line
+    .equ DATA, 0x1f0
+    start:
+        addd 0, message -> r1                               # one operation is one wide instruction
+        { addd,0 r1, 1 -> r2; ldb,2 [r1] -> r3 }            # several in braces; ",2" is the channel, else chosen
+        { cmpesb r3, 0 -> p0
+          addd r2, 0 -> r1 ? ~p1 }                          # under a predicate
+        branch start ? ~p0
+        ldh,io [r4 + DATA] -> r5                            # from I/O space; also be (big-endian), ua (unaligned)
+        disp ctpr1, procedure                               # prepare, then
+        call ctpr1, wbs=4                                   # call: the callee's r0 is our r8
+    stop: branch stop
+    procedure:
+        { setwd wsz=8; return ctpr3 }
+        p2 = p0 & ~p1                                       # also && and: p2 = p1 if p0
+        { muls r0, r1 -> r0; ct ctpr3 }
+    message: .asciz "hello\\n"
+
+Numbers become the shortest literal that holds them; lit16(x), lit32(x), lit64(x) say which. A store is written
+`stb r1 -> [r2 + 3]`. Directives: .org .align .space .byte .half .word .dword .ascii .asciz .equ. Where pretty text does
+not say every bit, syllables may be written as they are: ss, cs0, cs1, lts, pls, cds, and lts0.lo, .hi, .w, .d as sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from e2kdisk.machine.cpu.e2k.bundle import pack
+from e2kdisk.machine.cpu.e2k.operations import OPERATIONS
+from e2kdisk.machine.cpu.e2k.source import AssemblyError, Reader, Token, unquote
+from e2kdisk.machine.cpu.e2k.symbolic import CannotEncode, build
+from e2kdisk.machine.cpu.e2k.syntax import InstructionReader, is_reserved
+
+MAX_PASSES = 10
+MAX_BYTES = 64 << 20
+ALIGNMENT = 8
+"""Of wide instructions."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What came out."""
+
+    base: int
+    code: bytes
+    symbols: dict[str, int]
+    lines: tuple[tuple[int, int], ...]
+    """(address, line of the source) of each wide instruction."""
+
+
+def assemble(text: str, *, base: int = 0, file: str = "<text>") -> Program:
+    """Assemble a program that starts at `base`, unless its first .org says otherwise; raises AssemblyError.
+
+    How long a wide instruction is depends on its literals, these on the addresses of labels, those on the lengths: so
+    the text is read again until nothing moves.
+    """
+    symbols: dict[str, int] = {}
+    for number in range(MAX_PASSES):
+        one_pass = _Pass(text, base, file, symbols, first=number == 0)
+        one_pass.run()
+        if one_pass.symbols == symbols and not one_pass.guessed:
+            return Program(one_pass.base, bytes(one_pass.code), symbols, tuple(one_pass.lines))
+        symbols = one_pass.symbols
+    raise AssemblyError(file, 1, 1, "addresses do not settle: fix the size of literals with lit32() or lit64()")
+
+
+class _Pass:
+    """One reading of the source."""
+
+    def __init__(self, text: str, base: int, file: str, known: dict[str, int], *, first: bool) -> None:
+        self.reader = Reader(text, file, self._symbol)
+        self.base = base
+        self.code = bytearray()
+        self.known = known
+        self.symbols: dict[str, int] = {}
+        self.lines: list[tuple[int, int]] = []
+        self.first = first
+        self.guessed = False
+
+    @property
+    def here(self) -> int:
+        """The address of what comes next."""
+        return self.base + len(self.code)
+
+    def _symbol(self, token: Token) -> int:
+        if token.text == ".":
+            return self.here
+        value = self.symbols.get(token.text, self.known.get(token.text))
+        if value is None:
+            if not self.first:
+                self.reader.fail(f"{token.text!r} is not defined", token)
+            # A label further down: something near keeps the guess of how long literals are good.
+            self.guessed = True
+            return self.here
+        return value
+
+    def run(self) -> None:
+        """Read it all."""
+        reader = self.reader
+        while reader.token.kind != "end":
+            if reader.accept("\n", ";"):
+                continue
+            if reader.token.kind == "name" and reader.following.text == ":":
+                self._define(reader.next(), self._aligned_here())
+                reader.next()
+                continue
+            if reader.token.text in _DIRECTIVES:
+                _DIRECTIVES[reader.token.text](self, reader.next())
+            elif reader.token.text.startswith(".") and reader.token.kind == "name":
+                reader.fail(f"no directive is called {reader.token.text!r}")
+            else:
+                self._instruction()
+            if reader.token.kind != "end" and not reader.accept("\n", ";"):
+                reader.fail(f"{reader.token.text!r} where the line should end")
+
+    def _aligned_here(self) -> int:
+        """The address of a label: that of the wide instruction after it, where one follows."""
+        ahead = self.reader.following_after_label()
+        if ahead.kind != "end" and not ahead.text.startswith("."):
+            self._pad(ALIGNMENT)
+        return self.here
+
+    def _define(self, name: Token, value: int) -> None:
+        if name.text in self.symbols:
+            self.reader.fail(f"{name.text!r} is defined twice", name)
+        if is_reserved(name.text) or name.text in OPERATIONS:
+            self.reader.fail(f"{name.text!r} has a meaning of its own", name)
+        self.symbols[name.text] = value
+
+    def _instruction(self) -> None:
+        start = self.reader.token
+        self._pad(ALIGNMENT)
+        wide = InstructionReader(self.reader, self.here).read()
+        try:
+            code = pack(build(wide))
+        except ValueError as problem:
+            self.reader.fail(str(problem), start)
+        self.lines.append((self.here, start.line))
+        self.code += code
+
+    def _pad(self, alignment: int) -> None:
+        self.code += bytes(-self.here % alignment)
+
+    # -- directives -------------------------------------------------------------------------------
+
+    def _grow(self, count: int, token: Token) -> None:
+        if not 0 <= count <= MAX_BYTES - len(self.code):
+            self.reader.fail(f"{token.text}: {count} bytes", token)
+        self.code += bytes(count)
+
+    def _org(self, token: Token) -> None:
+        address = self.reader.expression()
+        if not self.code and not self.lines:
+            self.base = address
+        elif address < self.here:
+            self.reader.fail(f".org {address:#x} is behind {self.here:#x}", token)
+        else:
+            self._grow(address - self.here, token)
+
+    def _align(self, token: Token) -> None:
+        alignment = self.reader.expression()
+        if alignment < 1 or alignment & alignment - 1:
+            self.reader.fail(f".align {alignment}: must be a power of two", token)
+        self._grow(-self.here % alignment, token)
+
+    def _space(self, token: Token) -> None:
+        self._grow(self.reader.expression(), token)
+
+    def _equ(self, token: Token) -> None:
+        name = self.reader.name("a name")
+        self.reader.expect(",")
+        self._define(name, self.reader.expression())
+
+    def _data(self, token: Token) -> None:
+        size = {".byte": 1, ".half": 2, ".word": 4, ".dword": 8}[token.text]
+        values = bytearray()
+        while not values or self.reader.accept(","):
+            value = self.reader.expression()
+            if not -1 << 8 * size - 1 <= value < 1 << 8 * size:
+                self.reader.fail(f"{value:#x} does not fit {token.text}", token)
+            values += (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        self.code += values
+
+    def _text(self, token: Token) -> None:
+        while True:
+            text = self.reader.next()
+            if text.kind != "string":
+                self.reader.fail("a string expected", text)
+            self.code += unquote(text.text).encode() + b"\0" * (token.text == ".asciz")
+            if not self.reader.accept(","):
+                return
+
+
+_DIRECTIVES: dict[str, Callable[[_Pass, Token], None]] = {
+    ".org": _Pass._org,
+    ".align": _Pass._align,
+    ".space": _Pass._space,
+    ".equ": _Pass._equ,
+    ".byte": _Pass._data,
+    ".half": _Pass._data,
+    ".word": _Pass._data,
+    ".dword": _Pass._data,
+    ".ascii": _Pass._text,
+    ".asciz": _Pass._text,
+}
+
+__all__ = ["AssemblyError", "CannotEncode", "Program", "assemble"]
