@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from e2kdisk.errors import UsageError
@@ -42,21 +42,19 @@ def parser() -> Parser:
     return parser
 
 
-class number:  # noqa: N801
+def number(option: str) -> Callable[[str], int]:
     """An argparse type for an address or a count, 0x... or decimal."""
 
-    def __init__(self, option: str) -> None:
-        self.option = option
-
-    def __call__(self, text: str) -> int:
-        """Read one."""
+    def parse(text: str) -> int:
         try:
             value = int(text, 0)
         except ValueError:
             value = -1
         if not 0 <= value < 1 << 64:
-            raise UsageError(f"{self.option} {text}: not a number of 64 bits, such as 0x100000000")
+            raise UsageError(f"{option} {text}: not a number of 64 bits, such as 0x100000000")
         return value
+
+    return parse
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ nothing but branch to itself waits for ever, and ends a run with WFI.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from e2kdisk.devices.memory import RamMemory
 from e2kdisk.machine.cpu.cpu import Fault, IoWindow, Ram, Reason
@@ -19,8 +19,12 @@ from e2kdisk.machine.cpu.e2k.trap import E2kFault, GuestTrap, Trap
 
 RUN_LENGTH = 32
 """Wide instructions in one translated run: bounds how late a kick from another thread is seen."""
-STACK_REGISTERS = 1 << 16
+FIRST_REGISTERS = 1 << 9
+MAX_REGISTERS = 1 << 16
 """Registers of all windows together; an Elbrus spills to memory what its own file does not hold."""
+MAX_BLOCKS = 20_000
+MAX_FRAMES = 2_000
+"""Translations kept at most: a guest must not fill the host's memory with them."""
 WINDOW_ROOM = 256
 """At least this much lies above the start of a window."""
 
@@ -53,8 +57,9 @@ class E2kCpu:
         self._kicked = False
         self._translations: dict[Frame, tuple[dict[int, Block], dict[int, Block]]] = {}
         self._on_line: dict[int, list[tuple[dict[int, Block], int]]] = {}
+        self._block_count = 0
         self._namespace: dict[str, object] = {}
-        self.registers = [0] * STACK_REGISTERS
+        self.registers = [0] * FIRST_REGISTERS
         self.globals = [0] * 32
         self.predicates: list[int] = [0] * 32
         # What translated code uses.
@@ -69,7 +74,7 @@ class E2kCpu:
         self._power_on()
 
     def _power_on(self) -> None:
-        self.registers[:] = [0] * STACK_REGISTERS
+        self.registers[:] = [0] * FIRST_REGISTERS
         self.globals[:] = [0] * 32
         self.predicates[:] = [0] * 32
         self.ctpr[:] = [None] * 4
@@ -114,10 +119,14 @@ class E2kCpu:
         """Registers in the I/O space: loads and stores with MAS mode 6 find them, at window.base upwards."""
         self.space.add_ports(window)
 
-    def _forget_all(self) -> None:
+    def _drop_blocks(self) -> None:
         self._translations.clear()
         self._on_line.clear()
         self.space.code_lines.clear()
+        self._block_count = 0
+
+    def _forget_all(self) -> None:
+        self._drop_blocks()
         self._namespace = {}
         self.set_frame(tuple(self.frame))
 
@@ -202,6 +211,8 @@ class E2kCpu:
     def set_frame(self, frame: tuple[int, ...]) -> None:
         """Go on with another frame's translations."""
         self.frame = Frame._make(frame)
+        if len(self._translations) >= MAX_FRAMES:
+            self._drop_blocks()
         self.blocks, self._singles = self._translations.setdefault(self.frame, ({}, {}))
 
     def prepared(self, ctpr: int, index: int, calls: bool) -> int:
@@ -220,14 +231,19 @@ class E2kCpu:
         """Enter a procedure; `base` is where its window starts in that of the caller."""
         self._calls.append(Activation(back, self.window, self.frame, tuple(self.predicates)))
         self.window += 2 * base
-        missing = self.window + WINDOW_ROOM - len(self.registers)
-        if missing > 0 or len(self._calls) > STACK_REGISTERS:
+        if self.window + WINDOW_ROOM > MAX_REGISTERS or len(self._calls) > MAX_REGISTERS:
             self._leave()
             self.k = index
             raise GuestTrap(Trap.STACK, "calls are nested too deeply")
+        self._make_room()
         self.ctpr[:] = [None] * 4
         self.set_frame(frame)
         return target
+
+    def _make_room(self) -> None:
+        missing = self.window + WINDOW_ROOM - len(self.registers)
+        if missing > 0:
+            self.registers.extend([0] * max(missing, FIRST_REGISTERS))
 
     def _leave(self) -> Activation:
         caller = self._calls.pop()
@@ -273,15 +289,15 @@ class E2kCpu:
         done, pc = 0, self._pc
         while done < budget:
             block = self.blocks.get(pc) or self._enter(pc, RUN_LENGTH, done)
-            if block.count > budget - done:
+            if block.steps > budget - done:
                 block = self._singles.get(pc) or self._enter(pc, 1, done)
             self._block = block
             self._done = done
-            done += block.count
+            done += block.steps
             pc = block.run(self)
             if self.attention:
                 if self.ran:
-                    done += self.ran - block.count
+                    done += self.ran - block.steps
                     self.ran = 0
                 self.attention = False
                 if self._stop_reason is not None or self._kicked:
@@ -292,6 +308,10 @@ class E2kCpu:
     def _enter(self, pc: int, limit: int, done: int) -> Block:
         # A bundle that is refused traps here, where pc must already be its address.
         self._block, self._done, self.k = Block(self._block.run, 0, (pc,), pc), done, 0
+        self._block_count += 1
+        if self._block_count > MAX_BLOCKS:
+            self._drop_blocks()
+            self.set_frame(tuple(self.frame))
         return self._translate(pc, limit, self.blocks if limit > 1 else self._singles)
 
     def executed(self) -> int:
@@ -360,7 +380,8 @@ class E2kCpu:
         if name == "pc":
             self._pc = value
         elif name in Frame._fields:
-            self.set_frame(tuple(self.frame._replace(**{name: value})))
+            fields = self.frame._asdict() | {name: value}
+            self.set_frame(tuple(fields.values()))
         elif name in ("ctpr1", "ctpr2", "ctpr3"):
             self.ctpr[int(name[4])] = value
         else:
@@ -397,10 +418,11 @@ class E2kCpu:
         values: dict[str, list[int]] = {name: value for name, value in state.items() if isinstance(value, list)}
         self.reset({})
         self._pc, self._irqs, self.window = (int(str(state[name])) for name in ("pc", "irqs", "window"))
+        self._make_room()
         self.registers[: len(values["registers"])] = values["registers"]
         self.globals[:] = values["globals"]
         self.predicates[:] = values["predicates"]
         self.ctpr[:] = values["ctpr"]
-        calls: list[tuple[int, int, list[int], list[int]]] = [tuple(call) for call in values["calls"]]  # type: ignore[arg-type]
+        calls: Any = state["calls"]
         self._calls = [Activation(pc, window, Frame._make(f), tuple(p)) for pc, window, f, p in calls]
         self.set_frame(tuple(values["frame"]))

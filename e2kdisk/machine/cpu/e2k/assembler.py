@@ -19,8 +19,9 @@
     message: .asciz "hello\\n"
 
 Numbers become the shortest literal that holds them; lit16(x), lit32(x), lit64(x) say which. A store is written
-`stb r1 -> [r2 + 3]`. Directives: .org .align .space .byte .half .word .dword .ascii .asciz .equ. Where pretty text does
-not say every bit, syllables may be written as they are: ss, cs0, cs1, lts, pls, cds, and lts0.lo, .hi, .w, .d as sources.
+`stb r1 -> [r2 + 3]`. Directives: .org .align .space .byte .half .word .dword .ascii .asciz .equ. Where that does
+not say every bit, syllables may be written as they are: ss, cs0, cs1, lts, pls, cds; and lts0.lo, .hi, .w, .d as
+source 2.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from e2kdisk.machine.cpu.e2k.bundle import pack
+from e2kdisk.machine.cpu.e2k.bundle import pack, unpack
+from e2kdisk.machine.cpu.e2k.decode import decode
 from e2kdisk.machine.cpu.e2k.operations import OPERATIONS
 from e2kdisk.machine.cpu.e2k.source import AssemblyError, Reader, Token, unquote
 from e2kdisk.machine.cpu.e2k.symbolic import CannotEncode, build
 from e2kdisk.machine.cpu.e2k.syntax import InstructionReader, is_reserved
+from e2kdisk.machine.cpu.e2k.trap import GuestTrap, Trap
 
 MAX_PASSES = 10
 MAX_BYTES = 64 << 20
@@ -136,8 +139,13 @@ class _Pass:
         wide = InstructionReader(self.reader, self.here).read()
         try:
             code = pack(build(wide))
+            decode(unpack(code))
         except ValueError as problem:
             self.reader.fail(str(problem), start)
+        except GuestTrap as trap:
+            # What is unsupported here may well run elsewhere.
+            if trap.trap is Trap.ILLEGAL:
+                self.reader.fail(str(trap), start)
         self.lines.append((self.here, start.line))
         self.code += code
 

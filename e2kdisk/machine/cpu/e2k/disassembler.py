@@ -53,7 +53,7 @@ def mas_names(mas: int) -> list[str]:
     """MAS as the modifiers of a mnemonic."""
     names = []
     for bits, name in MAS_NAMES.items():
-        if bits > 7 and mas & bits or mas & 7 == bits:
+        if (bits > 7 and mas & bits) or mas & 7 == bits:
             names.append(name)
             mas &= ~bits
     return [*names, f"mas={mas:#x}"] if mas else names
@@ -101,14 +101,8 @@ def operation(op: Op) -> str:
     return f"{head} {text}{_condition(op.guards)}"
 
 
-def items(wide: Wide, address: int) -> Iterator[str]:
-    """The parts of a wide instruction at an address."""
-    yield from map(operation, wide.ops)
-    for target, first, second, opcode in wide.predicates:
-        if opcode == MOVE:
-            yield f"p{target} = {_guard(second)} if {_guard(first)}"
-        else:
-            yield f"p{target} = {_guard(first)} {'&&' if opcode == LOGICAL_AND else '&'} {_guard(second)}"
+def _control(wide: Wide, address: int) -> Iterator[str]:
+    """What happens to pc, the ctprs and the windows."""
     if wide.prepare is not None:
         ctpr, displacement = wide.prepare
         if displacement is None:
@@ -116,20 +110,24 @@ def items(wide: Wide, address: int) -> Iterator[str]:
         else:
             yield f"disp ctpr{ctpr}, {address + displacement & MASK64:#x}"
     if wide.transfer is not None:
-        guard, ctpr, displacement, base = wide.transfer
+        guard, ctpr, distance, base = wide.transfer
         condition = _condition(() if guard is None else (guard,))
         if base is not None:
             yield f"call ctpr{ctpr}, wbs={base}{condition}"
         elif ctpr:
             yield f"ct ctpr{ctpr}{condition}"
         else:
-            yield f"branch {address + displacement & MASK64:#x}{condition}"
+            yield f"branch {address + distance & MASK64:#x}{condition}"
     if wide.window is not None:
         yield f"setwd wsz={wide.window.pairs}, nfx={int(wide.window.nfx)}, dbl={int(wide.window.doubled)}"
     if wide.base is not None:
         yield f"setbn rbs={wide.base.base}, rsz={wide.base.size}, rcur={wide.base.current}"
     if wide.advance:
         yield "advance"
+
+
+def _raw(wide: Wide) -> Iterator[str]:
+    """Syllables that are written as they are."""
     for name in ("ss", "cs0", "cs1"):
         word = getattr(wide, name)
         if word is not None:
@@ -138,6 +136,18 @@ def items(wide: Wide, address: int) -> Iterator[str]:
         words = getattr(wide, name)
         if words is not None:
             yield f"{name} {', '.join(f'{word:#x}' for word in words)}"
+
+
+def items(wide: Wide, address: int) -> Iterator[str]:
+    """The parts of a wide instruction at an address."""
+    yield from map(operation, wide.ops)
+    for target, first, second, opcode in wide.predicates:
+        if opcode == MOVE:
+            yield f"p{target} = {_guard(second)} if {_guard(first)}"
+        else:
+            yield f"p{target} = {_guard(first)} {'&&' if opcode == LOGICAL_AND else '&'} {_guard(second)}"
+    yield from _control(wide, address)
+    yield from _raw(wide)
     if wide.nop:
         yield f"nop {wide.nop}"
 

@@ -12,7 +12,6 @@ from e2kdisk.machine.cpu.e2k.trap import GuestTrap, Trap
 PAGE_SHIFT = 12
 LINE_SHIFT = 6
 """Code is watched in lines of 64 bytes: a firmware keeps its variables close to its code."""
-FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 MAS_IO = 6
 
 
@@ -106,7 +105,7 @@ class AddressSpace:
             return lambda address, index: slow(address, size, index)
         bank = self.banks[0]
         base, limit, shift, unaligned = bank.base, bank.view.nbytes // 8 * 8, size.bit_length() - 1, size - 1
-        cells = bank.view[:limit].cast("B").cast(FORMATS[size])
+        cells = _cells(bank.view[:limit], size)
 
         def load(address: int, index: int) -> int:
             offset = address - base
@@ -122,7 +121,7 @@ class AddressSpace:
             return lambda address, value, index: slow(address, value, size, index)
         bank = self.banks[0]
         base, limit, shift, unaligned = bank.base, bank.view.nbytes // 8 * 8, size.bit_length() - 1, size - 1
-        cells = bank.view[:limit].cast("B").cast(FORMATS[size])
+        cells = _cells(bank.view[:limit], size)
         code_lines, touched = self.code_lines, self._touched
 
         def store(address: int, value: int, index: int) -> None:
@@ -135,6 +134,18 @@ class AddressSpace:
                 slow(address, value, size, index)
 
         return store
+
+
+def _cells(view: memoryview, size: int) -> memoryview[int]:
+    """Memory as little-endian numbers of this size: the host's own order, on every host that this runs on."""
+    match size:
+        case 1:
+            return view.cast("B")
+        case 2:
+            return view.cast("B").cast("H")
+        case 4:
+            return view.cast("B").cast("I")
+    return view.cast("B").cast("Q")
 
 
 def _swapped(value: int, size: int) -> int:

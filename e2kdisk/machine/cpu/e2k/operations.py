@@ -139,15 +139,19 @@ SIZES = {"b": 8, "h": 16, "w": 32, "d": 64}
 PAIR = (("s", 32), ("d", 64))
 
 
+def _nested(outer: str, inside: str) -> str:
+    names = {"a": "c", "A": "C", "b": inside, "B": inside}
+    return re.sub(r"\b[abAB]\b", lambda found: names[found[0]], outer)
+
+
 def _combined() -> Iterator[Operation]:
-    """result = source 3 OUTER (source 1 INNER source 2): all pairs, both widths."""
+    """Destination = source 3 OUTER (source 1 INNER source 2): all pairs, both widths."""
     for outer, (outer_name, outer_meaning) in OUTER.items():
         for inner, inner_name in enumerate(INNER):
             if inner_name is None:
                 continue
             inside = f"({BINARY[inner_name][1]})"
-            names = {"a": "c", "A": "C", "b": inside, "B": inside}
-            meaning = re.sub(r"\b[abAB]\b", lambda found, names=names: names[found[0]], outer_meaning)
+            meaning = _nested(outer_meaning, inside)
             for d, (letter, width) in enumerate(PAIR):
                 code = (outer & 3) << 5 | inner << 1 | d
                 opc2 = COMBINED_OPC2 + (outer >> 2)

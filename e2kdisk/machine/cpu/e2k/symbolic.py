@@ -15,6 +15,7 @@ from e2kdisk.machine.cpu.e2k.decode import (
     CONDITION_ALWAYS,
     CONDITION_FALSE,
     CONDITION_TRUE,
+    CONFLICTS,
     CS1_CALL,
     CS1_MAS,
     CS1_SETBN,
@@ -154,7 +155,16 @@ def _channels(ops: tuple[Op, ...]) -> list[int]:
     taken = {op.channel for op in ops if op.channel is not None}
     if len(taken) < sum(op.channel is not None for op in ops):
         raise CannotEncode("two operations in one channel")
+    kinds = {op.channel: op.operation.kind for op in ops}
     chosen: dict[int, int] = {}
+
+    def possible(kind: Kind, channel: int) -> bool:
+        return channel not in taken and not any(
+            (kind is Kind.STORE and channel == store and kinds.get(load) is Kind.LOAD)
+            or (kind is Kind.LOAD and channel == load and kinds.get(store) is Kind.STORE)
+            for store, load in CONFLICTS
+        )
+
     for index, op in sorted(enumerate(ops), key=lambda item: len(item[1].operation.channels)):
         if op.channel is not None:
             if op.channel not in op.operation.channels:
@@ -162,11 +172,12 @@ def _channels(ops: tuple[Op, ...]) -> list[int]:
                 raise CannotEncode(f"{op.operation.name} is not possible in channel {op.channel}, only in {able}")
             chosen[index] = op.channel
             continue
-        free = [channel for channel in op.operation.channels if channel not in taken]
+        free = [channel for channel in op.operation.channels if possible(op.operation.kind, channel)]
         if not free:
             raise CannotEncode(f"no channel is left for {op.operation.name}")
         chosen[index] = free[0]
         taken.add(free[0])
+        kinds[free[0]] = op.operation.kind
     return [chosen[index] for index in range(len(ops))]
 
 
@@ -315,12 +326,13 @@ def _lift_op(bundle: Bundle, channel: int, raw: frozenset[str]) -> Op:
     word = bundle.als[channel]
     assert word is not None
     operation = operation_of(bundle, channel)
-    second: Operand = word >> 8 & 0xFF
-    if 0xC0 <= second < 0xD0:
-        second = Literal(second & 15)
-    elif 0xD0 <= second < 0xE0 and "lts" not in raw:
-        form = second >> 2 & 3
-        found = Literal(signed(literal(bundle.lts, form, second & 3), 64))
+    byte = word >> 8 & 0xFF
+    second: Operand = byte
+    if 0xC0 <= byte < 0xD0:
+        second = Literal(byte & 15)
+    elif 0xD0 <= byte < 0xE0 and "lts" not in raw:
+        form = byte >> 2 & 3
+        found = Literal(signed(literal(bundle.lts, form, byte & 3), 64))
         bits = FORM_BITS[form]
         second = found if _bits(found, 64) == bits else found._replace(bits=bits)
     sources: tuple[Operand, ...] = (second,)

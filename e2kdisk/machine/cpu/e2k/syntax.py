@@ -148,9 +148,7 @@ class InstructionReader:
                 first, second = 0xC0, self._source2()
         else:
             first = self._register()
-            if reader.accept("+", ","):
-                second = self._source2()
-            elif reader.token.text == "-":
+            if reader.accept("+", ",") or reader.token.text == "-":
                 second = self._source2()
             else:
                 second = Literal(0)
@@ -271,8 +269,9 @@ class InstructionReader:
         self._set("prepare", Prepare(ctpr, self.reader.expression() - self.address), token)
 
     def _return(self, token: Token) -> None:
+        where = self.reader.token
         if self._ctpr() != 3:
-            self.reader.fail("a return is prepared in ctpr3", token)
+            self.reader.fail("a return is prepared in ctpr3", where)
         self._set("prepare", Prepare(3, None), token)
 
     def _setwd(self, token: Token) -> None:

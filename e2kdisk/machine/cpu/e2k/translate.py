@@ -57,7 +57,8 @@ class Block(NamedTuple):
 
     run: Callable[[Any], int]
     """Given the CPU, carries it out and returns the next pc."""
-    count: int
+    steps: int
+    """Wide instructions in it."""
     addresses: tuple[int, ...]
     """Of each wide instruction."""
     end: int
