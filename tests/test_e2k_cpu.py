@@ -3,12 +3,14 @@
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from e2kdisk.machine.bus import Bus
 from e2kdisk.machine.cpu.cpu import Cpu, Reason
 from e2kdisk.machine.cpu.e2k.adapter import MAX_BLOCKS, RUN_LENGTH, E2kCpu
 from e2kdisk.machine.cpu.e2k.trap import E2kFault, Trap
-from tests.e2k_lab import BASE, DATA, Lab
+from tests.e2k_lab import BASE, DATA, Lab, vectors
 
 IO, PORTS = 0x8000_1000, 0x1_0100_0000
 
@@ -122,6 +124,12 @@ def test_everything_is_read_before_anything_is_written():
     )
     lab.step()
     assert [lab[name] for name in ("r1", "r2", "p1", "r4")] == [6, 5, 1, 1]
+
+
+def test_of_two_writes_the_highest_channel_wins():
+    text = "{ addd,0 r1, 1 -> r3; addd,1 r3, 0 -> r4; addd,2 r1, 2 -> r3; addd,3 r1, 3 -> r5; addd,5 r1, 4 -> r5 }"
+    lab = Lab(text, r1=0, r3=7).step()
+    assert (lab["r3"], lab["r4"], lab["r5"]) == (2, 7, 4)
 
 
 def test_memory_acts_in_channel_order():
@@ -317,6 +325,30 @@ def test_a_guest_that_runs_everywhere_does_not_fill_the_hosts_memory(monkeypatch
     assert lab.cpu.run(500) == (500, Reason.BUDGET)
     blocks = [block for tables in lab.cpu._translations.values() for table in tables for block in table]
     assert len(blocks) <= 51 < MAX_BLOCKS
+
+
+@given(
+    picks=st.lists(st.sampled_from(vectors()), min_size=1, max_size=4),
+    flips=st.lists(st.integers(0, 4095), max_size=6),
+    values=st.lists(st.sampled_from([0, 1, 8, DATA, DATA + 8, BASE, BASE + 16, 1 << 63, (1 << 64) - 1]), min_size=16),
+    noise=st.binary(max_size=64),
+)
+def test_whatever_the_code_a_run_ends_as_it_should(picks, flips, values, noise):
+    code = bytearray(b"".join(bytes.fromhex(pick["code"]) for pick in picks) + noise)
+    for flip in flips:
+        code[flip // 8 % len(code)] ^= 1 << flip % 8
+    outcomes = []
+    for slice_size in (1, 50):
+        lab = Lab(bytes(code), **{f"r{n}": value for n, value in enumerate(values[:16])})
+        left, reason = 50, Reason.BUDGET
+        while left and reason is Reason.BUDGET:
+            done, reason = lab.cpu.run(min(slice_size, left))
+            assert 0 <= done <= min(slice_size, left)
+            left -= done
+        assert reason in (Reason.BUDGET, Reason.FAULT, Reason.WFI)
+        assert (lab.cpu.fault is not None) == (reason is Reason.FAULT)
+        outcomes.append((left, reason, str(lab.cpu.fault), lab.cpu.save(), bytes(lab.ram.view)))
+    assert outcomes[0] == outcomes[1]
 
 
 @pytest.mark.parametrize("name", ["r64", "x1", "p32", "g32", "ctpr4", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 
 from e2kdisk.machine.cpu.e2k.bundle import length_of, pack, unpack
 from e2kdisk.machine.cpu.e2k.decode import MASK64, Guard
@@ -152,6 +153,7 @@ def items(wide: Wide, address: int) -> Iterator[str]:
         yield f"nop {wide.nop}"
 
 
+@lru_cache(maxsize=4096)
 def disassemble(code: bytes, address: int = 0) -> str:
     """The wide instruction at the start of `code`, in one line; `.word ...` for what is none."""
     try:

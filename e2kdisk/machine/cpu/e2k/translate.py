@@ -115,6 +115,8 @@ class _Writer:
         """The frame for destinations: a new window size already holds for them."""
         self.lines: list[str] = []
         self.writes: list[str] = []
+        self.late: set[str] = set()
+        """The registers that `writes` writes."""
         self.predicate_writes: list[str] = []
         self.touches_memory = any(slot.operation.kind in (Kind.LOAD, Kind.STORE) for slot in instruction.slots)
 
@@ -209,7 +211,9 @@ class _Writer:
         assert isinstance(slot.target, Register)
         target = place(slot.target, self.results)
         narrow = slot.operation.width == 32 and not slot.operation.wide and not self.frame.doubled
-        if any(self._needs(following, target) for following in later):
+        if target in self.late or any(self._needs(following, target) for following in later):
+            # Of two writes to one register the second one must stay the second one.
+            self.late.add(target)
             name = f"t{slot.channel}"
             self._line(guard, f"{name} = {value}")
             self.writes.append(self._guarded(guard, self._assign(target, name, narrow)))
