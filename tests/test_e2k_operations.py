@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from e2kdisk.machine.cpu.e2k.assembler import assemble
 from e2kdisk.machine.cpu.e2k.operations import COMBINED_OPC2, OPERATIONS, Kind
 from e2kdisk.machine.cpu.e2k.trap import Trap
 from tests.e2k_lab import DATA, Lab
@@ -288,3 +289,41 @@ def test_an_operation_does_the_same_in_each_of_its_channels(operation, channel):
     if operation.name in ("udivx", "umodx", "sdivx", "smodx"):
         text = text.replace("r1", "r4")
     assert result(channel) == result(operation.channels[0])
+
+
+@st.composite
+def parallel_operations(draw):
+    """Operations for different channels that read and write the same few registers, each register written once."""
+    shapes = {
+        Kind.ALU: "{0}, {1} -> {t}",
+        Kind.UNARY: "{1} -> {t}",
+        Kind.TERNARY: "{0}, {1}, {2} -> {t}",
+        Kind.COMPARE: "{0}, {1} -> {p}",
+        Kind.MERGE: "{0}, {1} -> {t}",
+    }
+    targets = draw(st.permutations([f"r{n}" for n in range(6)]))
+    found = []
+    for channel, target in zip(sorted(draw(st.sets(st.integers(0, 5), min_size=2))), targets, strict=False):
+        choice = [o for o in OPERATIONS.values() if channel in o.channels and o.kind in shapes and not o.traps]
+        operation = draw(st.sampled_from(choice))
+        sources = [f"r{draw(st.integers(0, 5))}" for _ in range(3)]
+        guarded = operation.kind is Kind.MERGE or draw(st.booleans())
+        guard = f" ? {draw(st.sampled_from(['', '~']))}p{draw(st.integers(0, 5))}" if guarded else ""
+        text = shapes[operation.kind].format(*sources, t=target, p="p" + target[1:])
+        found.append(f"{operation.name},{channel} {text}{guard}")
+    return found
+
+
+@given(operations=parallel_operations(), old=st.lists(values, min_size=6, max_size=6), p=st.integers(0, 63))
+def test_operations_side_by_side_do_what_each_does_alone(operations, old, p):
+    registers = {f"r{n}": value for n, value in enumerate(old)} | {f"p{n}": p >> n & 1 for n in range(6)}
+
+    def after(text):
+        lab = Lab(text, **registers).step()
+        return {name: lab[name] for name in registers}
+
+    expected = dict(registers)
+    for operation in operations:
+        expected |= {name: value for name, value in after(operation).items() if value != registers[name]}
+    together = assemble("{ " + "; ".join(operations) + " }")
+    assert after(together.code) == expected
