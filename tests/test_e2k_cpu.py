@@ -29,7 +29,7 @@ class Registers:
     def read(self, offset, size):
         self.seen.append(("read", offset, size))
         self.on_access()
-        return 0x1122334455667788 & (1 << 8 * size) - 1
+        return 0x1122334455667788  # more than was asked for
 
     def write(self, offset, size, value):
         self.seen.append(("write", offset, size, value))

@@ -68,7 +68,7 @@ class AddressSpace:
             raise GuestTrap(Trap.UNALIGNED, f"{size}-byte load", address)
         window = self._io_window(address, mas)
         if window is not None:
-            value = window.read(address - window.base, size)
+            value = window.read(address - window.base, size) & (1 << 8 * size) - 1
         else:
             bank = self.bank_of(address, size)
             if bank is None or mas & MAS_MODE == MAS_IO:
