@@ -43,7 +43,10 @@ class CopyOnWrite:
         item = image.inflight.enter_write(host, length)
         try:
             if image.file.event is not None:
-                await image.file.event("cow_write")
+                # Data of new clusters is a write like any other; the copy is one more thing that happens with it.
+                await image.file.event("write_aio")
+                if before or after:
+                    await image.file.event("cow_write")
             await image.file.write(host, encrypted(image.cipher, first, iov))
         finally:
             image.inflight.leave_write(item)

@@ -56,6 +56,8 @@ class Qcow2Format:
             header = await _repair(file)
         if extras["snapshot"] is not None:
             await _show_snapshot(file, header, extras["snapshot"])
+        if extras["lazy_refcounts"] and header.version < 3:
+            raise UsageError("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")
         cipher = _make_cipher(file.name, header, extras["key"])
         backing = await opener.open_backing(options, header.backing_file or "", header.backing_format)
         try:
