@@ -35,3 +35,7 @@ class UsageError(E2kDiskError):
 
 class DeadlockError(E2kDiskError):
     """Requests wait for each other and nothing is left that could wake one."""
+
+
+class MismatchError(E2kDiskError):
+    """Two copies of a disk that must be the same read differently."""

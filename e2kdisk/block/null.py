@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from e2kdisk.aio.engine import IoVec
 from e2kdisk.aio.scheduler import Scheduler
-from e2kdisk.block.node import Node
+from e2kdisk.block.node import Node, zero_fill
 
 
 class NullNode(Node):
-    """Any number of zero bytes."""
+    """Any number of zero bytes; without read_zeroes, a read leaves the buffer as it is."""
 
-    def __init__(self, scheduler: Scheduler, size: int, *, name: str = "null", read_only: bool = False) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        size: int,
+        *,
+        name: str = "null",
+        read_only: bool = False,
+        read_zeroes: bool = True,
+    ) -> None:
         self.scheduler = scheduler
         self.name = name
         self.read_only = read_only
         self.size = size
+        self.read_zeroes = read_zeroes
 
     async def read(self, offset: int, iov: IoVec) -> None:
         """Node.read: zeros."""
-        for view in iov:
-            view[:] = bytes(view.nbytes)
+        if self.read_zeroes:
+            zero_fill(iov)
 
     async def write(self, offset: int, iov: IoVec) -> None:
         """Node.write: dropped."""
