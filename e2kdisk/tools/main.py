@@ -44,6 +44,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "e2kdisk disasm boot.bin --base 0x100000000",
         "e2kdisk.tools.disasm",
     ),
+    "io": (
+        "requests to an image by hand or from a script, as qemu-io",
+        "e2kdisk io -c 'write -P 0x55 0 64k' disk.qcow2",
+        "e2kdisk.tools.io.program",
+    ),
 }
 """Name -> what it does, an example, the module whose main(arguments) does it."""
 

@@ -1,0 +1,170 @@
+"""The open image of a session: opening with the flags of the command line, and what requests need to know of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from e2kdisk.block.node import Node
+from e2kdisk.block.open import Opener
+from e2kdisk.block.open_tree import FORMAT_OPTIONS, TreeOpener
+from e2kdisk.block.options import CACHE_MODES
+from e2kdisk.block.policy import OpenPolicy
+from e2kdisk.block.tree import Tree
+from e2kdisk.errors import UsageError
+
+if TYPE_CHECKING:
+    from e2kdisk.block.blkdebug import BlkdebugNode
+    from e2kdisk.qcow2.image import Qcow2Image
+    from e2kdisk.tools.io.session import Session
+
+SECTOR_BYTES = 512
+DISCARD_MODES = ("ignore", "off", "unmap", "on")
+AIO_MODES = ("threads", "native", "io_uring")
+ZERO_DETECTION = ("off", "on", "unmap")
+
+PROBED_RAW = """\
+WARNING: Image format was not specified for '{name}' and probing guessed raw.
+         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
+         Specify the 'raw' format explicitly to remove the restrictions."""
+
+
+@dataclass(frozen=True)
+class OpenFlags:
+    """What the options of the command line and of `open` say."""
+
+    read_only: bool = False
+    snapshot: bool = False
+    """Writes go to a temporary overlay."""
+    copy_on_read: bool = False
+    cache: str = "writeback"
+    force_share: bool = False
+    aio: str = "threads"
+
+    def with_(self, **changes: Any) -> OpenFlags:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass
+class Image:
+    """An open image."""
+
+    node: Node
+    name: str | None
+    options: Tree
+    flags: OpenFlags
+    debug_nodes: list[BlkdebugNode] = field(default_factory=list)
+    detect_zeroes: str = "off"
+
+    @property
+    def length(self) -> int:
+        """Bytes of the disk: whole sectors."""
+        return -(-self.node.size // SECTOR_BYTES) * SECTOR_BYTES
+
+    @property
+    def writethrough(self) -> bool:
+        """Whether every write is flushed."""
+        return CACHE_MODES[self.flags.cache].writethrough
+
+    def qcow2(self) -> Qcow2Image | None:
+        """The node, if it is a qcow2 image."""
+        import sys
+
+        module = sys.modules.get("e2kdisk.qcow2.image")
+        return self.node if module is not None and isinstance(self.node, module.Qcow2Image) else None
+
+    async def close(self) -> None:
+        """Close the image. Raises OSError, ImageError."""
+        await self.node.close()
+
+
+async def open_image(session: Session, name: str | None, options: Tree, flags: OpenFlags) -> Image:
+    """Open what a name and options describe. Raises UsageError, ImageError, OSError."""
+    _check_flags(flags)
+    secrets = session.secrets
+
+    def secret(key: str) -> bytes:
+        try:
+            if secrets is not None:
+                return secrets[key].password
+        except UsageError:
+            pass
+        raise UsageError(f"No secret with id '{key}'")
+
+    FORMAT_OPTIONS.setdefault("qcow2", _qcow2_options)
+    opener = TreeOpener(
+        Opener(session.engine, OpenPolicy.permissive()),
+        read_only=flags.read_only or flags.snapshot,
+        cache=flags.cache,
+        force_share=flags.force_share,
+        secret=secret,
+        say=session.say,
+        warn=session.warn,
+    )
+    detect_zeroes = _detect_zeroes(options)
+    node = await opener.open(name, options)
+    if opener.read_only and not flags.read_only and not flags.snapshot:
+        await node.close()
+        raise UsageError("Block node is read-only")
+    _warn_of_guess(session, node, name)
+    if flags.snapshot:
+        node = await _temporary_overlay(session, node)
+    from e2kdisk.block.blkdebug import BlkdebugNode
+
+    debug = [below for below in opener.opened if isinstance(below, BlkdebugNode)]
+    return Image(node, name, options, flags, debug, detect_zeroes)
+
+
+def _qcow2_options(taken: Any, filename: str) -> dict[str, Any]:
+    from e2kdisk.qcow2.runtime import take_runtime
+
+    return take_runtime(taken, filename)
+
+
+def _check_flags(flags: OpenFlags) -> None:
+    if flags.aio == "native" and not CACHE_MODES[flags.cache].direct:
+        raise UsageError("aio=native was specified, but it requires cache.direct=on, which was not specified.")
+    if flags.copy_on_read and flags.read_only:
+        raise UsageError("Can't use copy-on-read on read-only device")
+
+
+def _detect_zeroes(options: Tree) -> str:
+    discard = options.get("discard", "ignore")
+    if discard not in DISCARD_MODES:
+        raise UsageError("Invalid discard option")
+    mode = str(options.get("detect-zeroes", "off"))
+    if mode not in ZERO_DETECTION:
+        raise UsageError(f"invalid parameter value: {mode}")
+    return mode
+
+
+def _warn_of_guess(session: Session, node: Node, name: str | None) -> None:
+    from e2kdisk.block.raw import GuessedRawNode
+
+    if isinstance(node, GuessedRawNode):
+        session.complain(PROBED_RAW.format(name=node.name if name is None else name))
+
+
+async def _temporary_overlay(session: Session, backing: Node) -> Node:
+    """A qcow2 image without a name, over a node that is open already; it vanishes when it is closed."""
+    import tempfile
+
+    from e2kdisk.block.file import FileNode
+    from e2kdisk.qcow2.create import CreateOptions, format_file
+    from e2kdisk.qcow2.header_file import read_header
+    from e2kdisk.qcow2.image import Qcow2Image
+
+    try:
+        fd, path = tempfile.mkstemp(prefix="e2kdisk-", dir=os.environ.get("TMPDIR", "/var/tmp"))
+        try:
+            os.close(fd)
+            file = await FileNode.open(path, session.engine, cache="unsafe")
+        finally:
+            os.unlink(path)
+        await format_file(file, CreateOptions(backing.size))
+        return await Qcow2Image.open(file, await read_header(file), backing)
+    except BaseException:
+        await backing.close()
+        raise
