@@ -51,14 +51,14 @@ LETTERS = {
 }
 
 HELP = """\
-Usage: {program} [OPTIONS]... [-c STRING]... [file]
+usage: {program} [OPTIONS]... [-c STRING]... [file]
 Requests to a disk image, by hand or from a script, as qemu-io makes them.
 
   -c, --cmd STRING     run this command; several run one after the other.
                        Without -c, commands are read from the standard input
   -f, --format FMT     format of the image: qcow2, raw; guessed without it
       --image-opts     file is a list of options: driver=qcow2,file.filename=...
-      --object OBJECT  a secret: secret,id=NAME,data=TEXT or secret,id=NAME,file=FILE
+      --object OBJECT  a secret: secret,id=NAME,data=TEXT, or file=FILE
   -r, --read-only      open for reading only
   -s, --snapshot       writes go to a temporary overlay
   -C, --copy-on-read   keep in the image what is read from its backing file
