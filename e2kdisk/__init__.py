@@ -5,8 +5,7 @@ The names below are loaded when first used: importing the package costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's own costs more to import than the rest of a short command
 if TYPE_CHECKING:
     from e2kdisk.block.disk import Disk
     from e2kdisk.block.open import open_disk
