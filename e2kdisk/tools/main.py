@@ -49,6 +49,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "e2kdisk io -c 'write -P 0x55 0 64k' disk.qcow2",
         "e2kdisk.tools.io.program",
     ),
+    "img": (
+        "what qemu-img does, said as qemu-img says it",
+        "e2kdisk img convert -O qcow2 disk.raw disk.qcow2",
+        "e2kdisk.tools.img.main",
+    ),
 }
 """Name -> what it does, an example, the module whose main(arguments) does it."""
 

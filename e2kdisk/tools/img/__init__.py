@@ -1,0 +1,1 @@
+"""The command e2kdisk-img: the sub-commands, options, output and exit status of qemu-img."""

@@ -1,0 +1,139 @@
+"""check: is an image consistent, and shall it be repaired?"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from e2kdisk.tools.img.errors import Failure, usage, write_error
+from e2kdisk.tools.img.given import Given
+from e2kdisk.tools.img.output import json_text
+
+if TYPE_CHECKING:
+    from e2kdisk.qcow2.check import CheckResult
+    from e2kdisk.tools.img.opening import Session
+
+CORRUPT, LEAKS, NO_CHECKS = 2, 3, 63
+_COUNT = re.compile(r"cluster 0x([0-9a-f]+): refcount (\d+) but (\d+) references")
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command."""
+    given = Given(arguments, "f:r:T:qU", {"repair": "r"})
+    fix = given.value("r")
+    if fix not in (None, "leaks", "all"):
+        raise usage(f"Unknown option value for -r (expecting 'leaks' or 'all'): {fix}")
+    given.need_output()
+    name = given.one_name()
+    cache = given.cache("T", "writeback", "source cache")
+
+    from e2kdisk.tools.img.opening import Session
+
+    session = Session(given)
+    result = _check(session, name, given, fix, cache)
+    for line in _problem_lines(result, fix):
+        write_error(f"{line}\n")
+    if given.json:
+        print(json_text(_facts(result, name)))
+    elif not given.quiet:
+        print(_text(result))
+    return CORRUPT if result.corruptions else LEAKS if result.leaks else 0
+
+
+def _check(session: Session, name: str, given: Given, fix: str | None, cache: str) -> CheckResult:
+    from e2kdisk.errors import E2kDiskError
+    from e2kdisk.qcow2.check import check_file
+    from e2kdisk.tools.img.opening import Reason, reason
+
+    # First as everybody opens it, which finds what is wrong with its name, its header and its backing file.
+    image = None
+    try:
+        image = session.open_given(name, given, no_backing=True)
+    except Failure:
+        if given.value("f") == "raw":
+            raise
+    if image is not None:
+        format = image.format
+        session.close(image)
+        if format != "qcow2":
+            raise Failure("This image format does not support checks", NO_CHECKS)
+
+    async def check() -> CheckResult:
+        file = await session.opener.open_bare(name, given, writable=fix is not None, cache=cache)
+        try:
+            return await check_file(file, fix)
+        finally:
+            await file.close()
+
+    try:
+        return session.run(check())
+    except Reason as error:
+        raise Failure(f"Could not open '{name}': {error}") from None
+    except (E2kDiskError, OSError) as error:
+        raise Failure(f"Could not open '{name}': {reason(error)}") from None
+
+
+def _problem_lines(result: CheckResult, fix: str | None) -> list[str]:
+    lines, repairs = [], []
+    for problem in result.problems:
+        counted = _COUNT.fullmatch(problem)
+        if counted is None:
+            lines.append(f"ERROR {problem}")
+            continue
+        cluster, refcount, references = int(counted[1], 16), int(counted[2]), int(counted[3])
+        what = f"cluster {cluster} refcount={refcount} reference={references}"
+        is_leak = refcount > references
+        lines.append(f"Leaked {what}" if is_leak else f"ERROR {what}")
+        if fix == "all" or (fix == "leaks" and is_leak):
+            repairs.append(f"Repairing {what}")
+        elif fix is not None:
+            repairs.append(f"ERROR {what}")
+    return lines + repairs
+
+
+def _facts(result: CheckResult, name: str) -> dict[str, Any]:
+    facts = {
+        "image-end-offset": result.image_end,
+        "total-clusters": result.total_clusters,
+        "corruptions": result.corruptions or None,
+        "check-errors": 0,
+        "leaks": result.leaks or None,
+        "leaks-fixed": result.leaks_fixed or None,
+        "allocated-clusters": result.allocated_clusters or None,
+        "filename": name,
+        "format": "qcow2",
+        "fragmented-clusters": result.fragmented_clusters or None,
+        "corruptions-fixed": result.corruptions_fixed or None,
+        "compressed-clusters": result.compressed_clusters or None,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _text(result: CheckResult) -> str:
+    text = ""
+    if result.leaks_fixed or result.corruptions_fixed:
+        text += (
+            "The following inconsistencies were found and repaired:\n\n"
+            f"    {result.leaks_fixed} leaked clusters\n    {result.corruptions_fixed} corruptions\n\n"
+            "Double checking the fixed image now...\n"
+        )
+    if result.clean:
+        text += "No errors were found on the image.\n"
+    if result.corruptions:
+        text += (
+            f"\n{result.corruptions} errors were found on the image.\n"
+            "Data may be corrupted, or further writes to the image may corrupt it.\n"
+        )
+    if result.leaks:
+        text += (
+            f"\n{result.leaks} leaked clusters were found on the image.\n"
+            "This means waste of disk space, but no harm to data.\n"
+        )
+    allocated, total = result.allocated_clusters, result.total_clusters
+    if allocated and total:
+        text += (
+            f"{allocated}/{total} = {allocated * 100 / total:.2f}% allocated, "
+            f"{result.fragmented_clusters * 100 / allocated:.2f}% fragmented, "
+            f"{result.compressed_clusters * 100 / allocated:.2f}% compressed clusters\n"
+        )
+    return text + f"Image end offset: {result.image_end}"

@@ -1,0 +1,124 @@
+"""compare: do two images read the same?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from e2kdisk.errors import E2kDiskError
+from e2kdisk.tools.img.errors import Failure, usage
+from e2kdisk.tools.img.given import Given
+
+if TYPE_CHECKING:
+    from e2kdisk.block.node import Node
+    from e2kdisk.tools.img.progress import Progress
+
+CHUNK = 2 << 20
+SECTOR = 512
+DIFFERENT = 1
+TROUBLE = 2
+
+
+class Difference(Exception):
+    """The images differ; the text says where."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command; status 0 for the same, 1 for different, more for trouble."""
+    try:
+        return _run(arguments)
+    except Failure as error:
+        error.status = max(error.status, TROUBLE) if not error.tail else error.status
+        raise
+
+
+def _run(arguments: list[str]) -> int:
+    given = Given(arguments, "f:F:T:pqsU")
+    if len(given.names) != 2:
+        raise usage("Expecting two image file names")
+    if given.image_opts and (given.has("f") or given.has("F")):
+        raise Failure("--image-opts and --format are mutually exclusive")
+    cache = given.cache("T", "writeback", "source cache", TROUBLE)
+
+    from e2kdisk.tools.img.opening import Session
+    from e2kdisk.tools.img.progress import Progress
+
+    session = Session(given)
+    first = session.open_given(given.names[0], given, cache=cache)
+    second = session.open_given(given.names[1], given, format=given.value("F"), cache=cache)
+    progress = Progress(given.has("p") and not given.quiet)
+    strict = given.has("s")
+    status = 0
+    try:
+        if strict and first.size != second.size:
+            raise Difference("Strict mode: Image size mismatch!")
+        common = min(first.size, second.size)
+        session.run(_compare(first.node, second.node, common, strict, progress, max(first.size, second.size)))
+        longer = first if first.size > second.size else second
+        if longer.size > common:
+            if not given.quiet:
+                print("Warning: Image size mismatch!")
+            session.run(_need_zeros(longer.node, common, longer.size, progress))
+        text = "Images are identical."
+    except Difference as difference:
+        text, status = str(difference), DIFFERENT
+    except (OSError, E2kDiskError) as error:
+        raise Failure(str(error), 4) from None
+    progress(1, 1) if status == 0 else None
+    if not given.quiet:
+        print(text)
+    progress.end(ok=False)
+    session.close(first, second)
+    return status
+
+
+async def _compare(first: Node, second: Node, end: int, strict: bool, progress: Progress, whole: int) -> None:
+    from e2kdisk.tools.img.status import run_at
+
+    here, there = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+    offset = 0
+    while offset < end:
+        one = await run_at(first, offset, end - offset)
+        other = await run_at(second, offset, end - offset)
+        length = min(one.length, other.length)
+        if strict and (one.data, one.zero, one.present) != (other.data, other.zero, other.present):
+            raise Difference(f"Strict mode: Offset {offset} block status mismatch!")
+        if not (one.zero and other.zero):
+            length = min(length, CHUNK)
+            await first.read(offset, [here[:length]])
+            await second.read(offset, [there[:length]])
+            if bytes(here[:length]) != bytes(there[:length]):
+                where = _first_difference(here[:length], there[:length])
+                raise Difference(f"Content mismatch at offset {offset + where}!")
+        offset += length
+        progress(offset, whole)
+
+
+def _first_difference(one: memoryview, other: memoryview) -> int:
+    """The offset of the sector in which they differ first."""
+    low, high = 0, -(-one.nbytes // SECTOR)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if bytes(one[low * SECTOR : middle * SECTOR]) == bytes(other[low * SECTOR : middle * SECTOR]):
+            low = middle
+        else:
+            high = middle
+    return low * SECTOR
+
+
+async def _need_zeros(node: Node, start: int, end: int, progress: Progress) -> None:
+    from e2kdisk.tools.img.status import run_at
+
+    buffer = memoryview(bytearray(CHUNK))
+    zeros = bytes(CHUNK)
+    offset = start
+    while offset < end:
+        run = await run_at(node, offset, end - offset)
+        length = run.length
+        if run.data and not run.zero:
+            length = min(length, CHUNK)
+            await node.read(offset, [buffer[:length]])
+            if bytes(buffer[:length]) != zeros[:length]:
+                where = _first_difference(buffer[:length], memoryview(zeros)[:length])
+                raise Difference(f"Content mismatch at offset {offset + where}!")
+        offset += length
+        progress(offset, end)

@@ -1,0 +1,333 @@
+"""Open images by all the names that qemu-img takes, with its words for what goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from e2kdisk.aio.engine import AutoEngine
+from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.file import FileNode
+from e2kdisk.block.formats import PROBE_SIZE, guess_format, load_format
+from e2kdisk.block.node import Node
+from e2kdisk.block.null import NullNode
+from e2kdisk.block.open import Opener
+from e2kdisk.block.options import OpenOptions
+from e2kdisk.block.policy import OpenPolicy
+from e2kdisk.block.raw import RawNode
+from e2kdisk.crypto.secret import Secrets
+from e2kdisk.errors import E2kDiskError, ImageError, UnsupportedFeature
+from e2kdisk.tools.img.errors import Failure
+from e2kdisk.tools.img.given import Given, warn_guessed
+from e2kdisk.tools.img.keyval import Tree
+from e2kdisk.tools.img.names import file_tree, option_tree, parse_name
+
+T = TypeVar("T")
+FORMATS = ("qcow2", "raw")
+PROTOCOLS = ("file", "host_device", "null-co", "null-aio")
+NULL_SIZE = 1 << 30
+
+
+class Reason(E2kDiskError):
+    """Why an image cannot be opened, to stand behind its name."""
+
+
+class Image:
+    """An open image: its node, and what is said of it."""
+
+    def __init__(self, node: Node, filename: str, format: str) -> None:
+        self.node = node
+        self.filename = filename
+        self.format = format
+
+    @property
+    def size(self) -> int:
+        """Bytes, in whole sectors."""
+        return (self.node.size + 511) & -512
+
+    @property
+    def file(self) -> Node:
+        """The node of the file itself."""
+        file: Node = getattr(self.node, "file", self.node)
+        return file
+
+
+class ImageOpener(Opener):
+    """Opens trees of options; backing files anywhere, as the images' owner trusts them."""
+
+    def __init__(self, engine: AutoEngine, secrets: Secrets) -> None:
+        super().__init__(engine, OpenPolicy.permissive())
+        self.secrets = secrets
+
+    async def open_tree(self, tree: Tree, options: OpenOptions, warn: str | None = None) -> tuple[Node, str]:
+        """Open an image; returns its node and format. warn: the name for the warning about a guess.
+
+        Raises Reason, ImageError, OSError.
+        """
+        driver = tree.get("driver", options.format)
+        if driver in PROTOCOLS:
+            file = await self._open_file(tree, options)
+            return RawNode(file), str(driver)
+        if driver is not None and driver not in FORMATS:
+            raise _unknown_driver(driver)
+        file = await self._open_file(file_tree(tree, driver), options)
+        try:
+            identity = getattr(file, "identity", None)
+            format = driver or await self._guess(file, options)
+            if driver is None and format == "raw" and warn is not None and not options.read_only:
+                warn_guessed(warn)
+            if format == "qcow2":
+                await _check_magic(file)
+            options = options.with_(format=driver, identity=identity, filename=file.name)
+            if tree.get("backing", "") is None:
+                options = options.with_(no_backing=True)
+            elif "backing" in tree:
+                options = options.with_(extras={"backing": tree["backing"]})
+            extras = self._extras(tree, format, file, options)
+            return await load_format(format).open(file, options.with_(extras=extras), self), format
+        except BaseException:
+            await file.close()
+            raise
+
+    async def open_bare(self, name: str, given: Given, *, writable: bool, cache: str) -> Node:
+        """Open only the file of a qcow2 image; its backing file must be there, nothing else is judged.
+
+        Raises Failure, Reason, ImageError, OSError.
+        """
+        from e2kdisk.qcow2.header_file import read_header
+
+        tree = option_tree(name) if given.image_opts else parse_name(name)
+        if given.force_share and writable:
+            raise Reason("force-share=on can only be used with read-only images")
+        options = OpenOptions(name, read_only=not writable, cache=cache, force_share=given.force_share)
+        file = await self._open_file(file_tree(tree, tree.get("driver")), options)
+        try:
+            await _check_magic(file)
+            header = await read_header(file)
+            identity = getattr(file, "identity", None)
+            here = options.with_(filename=file.name, identity=identity, format="qcow2")
+            backing = await self.open_backing(here, header.backing_file or "", header.backing_format)
+            if backing is not None:
+                await backing.close()
+        except BaseException:
+            await file.close()
+            raise
+        return file
+
+    def _extras(self, tree: Tree, format: str, file: Node, options: OpenOptions) -> dict[str, Any]:
+        extras: dict[str, Any] = dict(options.extras)
+        extras.pop("backing", None)
+        if format == "raw":
+            return {name: int(tree[name]) for name in ("offset", "size") if name in tree}
+        encrypt = tree.get("encrypt")
+        if isinstance(encrypt, dict) and "key-secret" in encrypt:
+            extras["key"] = self.secrets[str(encrypt["key-secret"])].password
+        for key, value in tree.items():
+            if key == "lazy-refcounts":
+                extras["lazy_refcounts"] = value in (True, "on")
+            elif key == "l2-cache-size":
+                extras["l2_cache_size"] = int(value)
+        return extras
+
+    async def _guess(self, file: Node, options: OpenOptions) -> str:
+        head = bytearray(min(PROBE_SIZE, file.size))
+        await file.read(0, [memoryview(head)])
+        format = guess_format(bytes(head))
+        if format not in FORMATS:
+            raise Reason(f"format '{format}' is not supported, only qcow2 and raw")
+        return format
+
+    async def _open_file(self, tree: Tree, options: OpenOptions) -> Node:
+        driver = tree.get("driver", "file")
+        if driver in ("null-co", "null-aio"):
+            from e2kdisk.tools.img.sizes import read_size
+
+            size = read_size(str(tree.get("size", NULL_SIZE)))
+            return NullNode(self.scheduler, size or 0, name=f"{driver}://", read_only=options.read_only)
+        if driver not in ("file", "host_device"):
+            raise _unknown_driver(driver)
+        if "filename" not in tree:
+            raise Reason("The 'file' block driver requires a file name")
+        return await open_host_file(str(tree["filename"]), self.engine_of_files, options)
+
+    @property
+    def engine_of_files(self) -> AutoEngine:
+        """The engine of all files."""
+        assert isinstance(self.engine, AutoEngine)
+        return self.engine
+
+    async def open_backing(self, options: OpenOptions, stored_name: str, stored_format: str | None) -> Node | None:
+        """Opener.open_backing, with QEMU's words."""
+        if options.no_backing or not stored_name:
+            return None
+        child = options.with_(read_only=True, format=None, extras={}, parent=options, identity=None, no_backing=False)
+        try:
+            tree = parse_name(stored_name, os.path.dirname(options.filename))
+            if stored_format is not None:
+                tree.setdefault("driver", stored_format)
+            self._check_loop(tree, child)
+            node, _ = await self.scheduler.apart(self.open_tree(tree, child))
+        except Failure as error:
+            raise Reason(f"Could not open backing file: {error.text}") from None
+        except (E2kDiskError, OSError) as error:
+            raise Reason(f"Could not open backing file: {reason(error)}") from None
+        return node
+
+    def _check_loop(self, tree: Tree, child: OpenOptions) -> None:
+        path = file_tree(tree, None).get("filename")
+        try:
+            info = os.stat(str(path))
+        except (OSError, ValueError):
+            return
+        chain = child.chain()[:-1]
+        if len(chain) >= self.policy.max_depth:
+            raise Reason(f"more than {self.policy.max_depth} images in the chain")
+        if any(image.identity == (info.st_dev, info.st_ino) for image in chain):
+            raise Reason(f"'{path}' creates an infinite loop in the backing chain")
+
+
+def _unknown_driver(driver: object) -> Reason:
+    return Reason(f"Unknown driver '{driver}'")
+
+
+async def _check_magic(file: Node) -> None:
+    head = bytearray(8)
+    await file.read(0, [memoryview(head)])
+    if head[:4] != b"QFI\xfb":
+        raise Reason("Image is not in qcow2 format")
+    version = int.from_bytes(head[4:8], "big")
+    if version not in (2, 3):
+        raise Reason(f"Unsupported qcow2 version {version}" if version != 1 else "Image is not in qcow2 format")
+    if file.size < 72:
+        raise Reason("qcow2 header too short")
+
+
+async def open_host_file(path: str, engine: AutoEngine, options: OpenOptions) -> FileNode:
+    """Open a file of the host. Raises Reason."""
+    try:
+        return await FileNode.open(
+            path, engine, read_only=options.read_only, cache=options.cache, force_share=options.force_share
+        )
+    except ImageError as error:
+        raise Reason(file_reason(error, path)) from None
+
+
+def file_reason(error: ImageError, path: str, verb: str = "open") -> str:
+    """Why a file of the host cannot be used, in QEMU's words."""
+    if error.where == "locked":
+        permission = "resize" if "resiz" in error.what else "write"
+        shared = "shared " if "has it open for" in error.what else ""
+        return f'Failed to get {shared}"{permission}" lock\nIs another process using the image [{path}]?'
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return f"Could not {verb} '{path}': {os.strerror(cause.errno or errno.EIO)}"
+    if "cannot be opened: it is" in error.what and verb == "open":
+        return f"'file' driver requires '{path}' to be a regular file"
+    return f"Could not {verb} '{path}': {error.what.removeprefix('cannot be opened: ')}"
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, without the file's name where the caller says it."""
+    if isinstance(error, UnsupportedFeature):
+        if error.where == "incompatible_features":
+            return f"Unsupported qcow2 feature(s): {error.what.removesuffix(': not supported')}"
+        return error.what
+    if isinstance(error, ImageError):
+        if "marked corrupt" in error.what:
+            return "qcow2: Image is corrupt; cannot be opened read/write"
+        return f"{error.where}: {error.what}" if error.where else error.what
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno else str(error)
+    text = str(error)
+    return "Parameter 'encrypt.key-secret' is required for cipher" if "encrypted (AES); give its key" in text else text
+
+
+class Session:
+    """The scheduler, the engine and the secrets of one command."""
+
+    def __init__(self, given: Given | None = None) -> None:
+        self.scheduler = Scheduler()
+        self.engine = AutoEngine(self.scheduler)
+        self.secrets = Secrets()
+        self.opener = ImageOpener(self.engine, self.secrets)
+        for text in given.values("object") if given is not None else ():
+            add_object(self.secrets, text)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end."""
+        return self.scheduler.run(coroutine)
+
+    def open(
+        self,
+        name: str,
+        *,
+        format: str | None = None,
+        image_opts: bool = False,
+        writable: bool = False,
+        cache: str = "writeback",
+        force_share: bool = False,
+        no_backing: bool = False,
+        extras: dict[str, Any] | None = None,
+        status: int = 1,
+    ) -> Image:
+        """Open an image by the name that the user gave. Raises Failure."""
+        try:
+            if force_share and writable:
+                raise Reason("force-share=on can only be used with read-only images")
+            if image_opts:
+                tree = option_tree(name)
+            else:
+                tree = parse_name(name)
+            if format is not None:
+                tree.setdefault("driver", format)
+            options = OpenOptions(
+                name,
+                read_only=not writable,
+                cache=cache,
+                force_share=force_share,
+                no_backing=no_backing,
+                extras=extras or {},
+            )
+            node, found = self.run(self.opener.open_tree(tree, options, name))
+        except Failure as error:
+            error.status = status
+            raise
+        except (E2kDiskError, OSError) as error:
+            raise Failure(f"Could not open '{name}': {reason(error)}", status) from None
+        shown = node.name if image_opts or name.startswith(("json:", "file:")) else name
+        return Image(node, shown, found)
+
+    def open_given(self, name: str, given: Given, **options: Any) -> Image:
+        """Open an image with what -f, --image-opts and -U say. Raises Failure."""
+        options.setdefault("format", given.value("f"))
+        return self.open(name, image_opts=given.image_opts, force_share=given.force_share, **options)
+
+    def close(self, *images: Image | None) -> None:
+        """Close images. Raises Failure when the last data cannot be written."""
+        for image in images:
+            if image is not None:
+                self.run(image.node.close())
+
+
+def add_object(secrets: Secrets, text: str) -> None:
+    """Obey --object. Raises Failure."""
+    from e2kdisk.tools.img.keyval import pairs
+
+    options = dict(pairs(text, "qom-type"))
+    kind = options.pop("qom-type", None)
+    if kind != "secret":
+        raise Failure(
+            "Parameter 'qom-type' is missing"
+            if kind is None
+            else f"Parameter 'qom-type' does not accept value '{kind}'"
+        )
+    if "id" not in options:
+        raise Failure("Parameter 'id' is missing")
+    if "data" not in options and "file" not in options:
+        raise Failure("Either 'file' or 'data' must be provided")
+    try:
+        secrets.add(options)
+    except E2kDiskError as error:
+        raise Failure(str(error)) from None
