@@ -94,6 +94,7 @@ def _problem_lines(result: CheckResult, fix: str | None) -> list[str]:
 def _facts(result: CheckResult, name: str) -> dict[str, Any]:
     facts = {
         "image-end-offset": result.image_end,
+        "compressed-clusters": result.compressed_clusters or None,
         "total-clusters": result.total_clusters,
         "corruptions": result.corruptions or None,
         "check-errors": 0,
@@ -104,7 +105,6 @@ def _facts(result: CheckResult, name: str) -> dict[str, Any]:
         "format": "qcow2",
         "fragmented-clusters": result.fragmented_clusters or None,
         "corruptions-fixed": result.corruptions_fixed or None,
-        "compressed-clusters": result.compressed_clusters or None,
     }
     return {key: value for key, value in facts.items() if value is not None}
 

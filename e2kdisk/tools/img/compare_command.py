@@ -11,6 +11,7 @@ from e2kdisk.tools.img.given import Given
 if TYPE_CHECKING:
     from e2kdisk.block.node import Node
     from e2kdisk.tools.img.progress import Progress
+    from e2kdisk.tools.img.status import Run
 
 CHUNK = 2 << 20
 SECTOR = 512
@@ -80,7 +81,7 @@ async def _compare(first: Node, second: Node, end: int, strict: bool, progress: 
         one = await run_at(first, offset, end - offset)
         other = await run_at(second, offset, end - offset)
         length = min(one.length, other.length)
-        if strict and (one.data, one.zero, one.present) != (other.data, other.zero, other.present):
+        if strict and _kind(one) != _kind(other):
             raise Difference(f"Strict mode: Offset {offset} block status mismatch!")
         if not (one.zero and other.zero):
             length = min(length, CHUNK)
@@ -91,6 +92,11 @@ async def _compare(first: Node, second: Node, end: int, strict: bool, progress: 
                 raise Difference(f"Content mismatch at offset {offset + where}!")
         offset += length
         progress(offset, whole)
+
+
+def _kind(run: Run) -> tuple[bool, bool, bool, bool]:
+    """What must be equal with -s: compressed data, which lies nowhere as it is read, differs from other data."""
+    return run.data, run.zero, run.present, run.data and run.host is None
 
 
 def _first_difference(one: memoryview, other: memoryview) -> int:

@@ -14,6 +14,7 @@ from e2kdisk.tools.img.sizes import read_size, size_argument
 if TYPE_CHECKING:
     from e2kdisk.tools.img.copying import Copier
     from e2kdisk.tools.img.opening import Image, Session
+    from e2kdisk.tools.img.progress import Progress
 
 LONG: dict[str, bool | str] = {
     "target-image-opts": False,
@@ -48,19 +49,25 @@ def run(arguments: list[str]) -> int:
     target_cache = given.cache("t", "unsafe", "cache")
 
     from e2kdisk.tools.img.opening import Session
+    from e2kdisk.tools.img.progress import Progress
 
     session = Session(given)
-    *names, target_name = given.names
-    extras = {} if snapshot is None else {"snapshot": snapshot}
-    sources = [_open_source(session, given, name, source_cache, extras) for name in names]
-    if format not in FORMATS:
-        raise Failure(f"Unknown file format '{format}'")
-    values = _target_values(given, format, text, sum(source.size for source in sources))
-    target = _target(session, given, format, target_name, values, target_cache)
+    progress = Progress(given.has("p") and not given.quiet)
     try:
-        _copy(session, given, sources, target, sparse, values)
-    finally:
-        session.close(target, *sources)
+        extras = {} if snapshot is None else {"snapshot": snapshot}
+        sources = [_open_source(session, given, name, source_cache, extras) for name in given.names[:-1]]
+        if format not in FORMATS:
+            raise Failure(f"Unknown file format '{format}'")
+        values = _target_values(given, format, text, sum(source.size for source in sources))
+        target = _target(session, given, format, given.names[-1], values, target_cache)
+        try:
+            _copy(session, given, sources, target, sparse, progress)
+        finally:
+            session.close(target, *sources)
+    except BaseException:
+        progress.end(ok=False)
+        raise
+    progress.end()
     return 0
 
 
@@ -153,7 +160,7 @@ def _target_values(given: Given, format: str, text: str, size: int) -> dict[str,
         raise Failure("Use of backing file requires explicit backing format")
     if given.has("c") and format == "raw":
         raise Failure("Compression not supported for this file format")
-    values.setdefault("size", size)
+    values["size"] = size  # whatever -o says: the target is as large as the sources are together
     return values
 
 
@@ -174,11 +181,8 @@ def _target(session: Session, given: Given, format: str, name: str, values: dict
     return session.open(name, format=format, writable=True, cache=cache)
 
 
-def _copy(
-    session: Session, given: Given, sources: list[Image], target: Image, sparse: int, values: dict[str, Any]
-) -> None:
+def _copy(session: Session, given: Given, sources: list[Image], target: Image, sparse: int, progress: Progress) -> None:
     from e2kdisk.tools.img.copying import Copier
-    from e2kdisk.tools.img.progress import Progress
 
     whole = sum(source.size for source in sources)
     if target.size < whole:
@@ -195,13 +199,8 @@ def _copy(
         backing_size=None if backing is None else backing.size,
     )
     copier.salvage = given.has("salvage")
-    progress = copier.progress = Progress(given.has("p") and not given.quiet)
-    try:
-        session.run(_copy_all(copier, sources, whole))
-    except BaseException:
-        progress.end(ok=False)
-        raise
-    progress.end()
+    copier.progress = progress
+    session.run(_copy_all(copier, sources, whole))
 
 
 async def _copy_all(copier: Copier, sources: list[Image], whole: int) -> None:

@@ -53,15 +53,21 @@ class Copier:
                 raise Failure(f"error while reading block status at offset {offset}: {why(error)}") from None
             size = run.length
             top_only = self.backing_size is not None and getattr(source, "backing", None) is not None
-            if top_only and run.depth > 0 and to < (self.backing_size or 0):
+            elsewhere = top_only and run.depth > 0 and to < (self.backing_size or 0)
+            if self.compressed:
+                # Compressed clusters are written whole: only whole clusters can be left out.
+                whole_clusters = size if offset + size == end else size - size % self._cluster
+                if whole_clusters and (elsewhere or (run.zero and self.sparse)):
+                    size = whole_clusters
+                else:
+                    elsewhere, run.zero = False, False
+                    size = min(COMPRESSED_CHUNK * self._cluster, end - offset)
+            if elsewhere:
                 pass  # the target's backing file has it
             elif run.zero and self.sparse:
                 await self._zero(to, size)
             else:
-                size = min(size, CHUNK)
-                if self.compressed:
-                    size = min(size, COMPRESSED_CHUNK * self._cluster)
-                    size = await self._gather_clusters(source, offset, end)
+                size = min(size, CHUNK) if not self.compressed else size
                 await self._copy_data(source, offset, size, to)
             offset += size
             self.progress(at + offset - start, whole)
@@ -70,10 +76,6 @@ class Copier:
     def _cluster(self) -> int:
         assert isinstance(self.target, Qcow2Image)
         return self.target.geometry.cluster_size
-
-    async def _gather_clusters(self, source: Node, offset: int, end: int) -> int:
-        """Compressed clusters are written whole: the bytes up to a cluster boundary, whatever they are."""
-        return min(COMPRESSED_CHUNK * self._cluster, end - offset)
 
     async def _copy_data(self, source: Node, offset: int, length: int, to: int) -> None:
         if len(self._buffer) < length:
@@ -127,7 +129,8 @@ class Copier:
         work = []
         for start in range(0, view.nbytes, size):
             part = view[start : start + size]
-            if part.nbytes == size or to + start + part.nbytes == target.size:
+            whole = part.nbytes == size or to + start + part.nbytes == target.size
+            if whole and (to + start) % size == 0:
                 if self.is_zero and self.sparse and bytes(part) == zeros[: part.nbytes] and self.backing_size is None:
                     continue
                 work.append(target.write_compressed(to + start, [part]))

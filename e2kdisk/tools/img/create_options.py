@@ -113,7 +113,7 @@ def format_help(format: str, with_protocol: bool) -> str:
     """What `create -o help` prints."""
     options = FORMATS[format]
     if with_protocol:
-        return help_text(f"Supported {format} options:", PROTOCOL | options)
+        return help_text("Supported options:", PROTOCOL | options)
     hint = "\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n"
     return help_text(f"Supported {format} options:", options) + hint
 

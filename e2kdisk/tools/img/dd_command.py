@@ -44,7 +44,7 @@ def _copy(given: Given, source_name: str, target_name: str, numbers: dict[str, i
     source = session.open_given(source_name, given)
     format = given.value("O") or "raw"
     if format not in FORMATS:
-        raise Failure(f"Unknown file format '{format}'")
+        raise Failure("Unknown file format")
     size = source.size
     if numbers["count"] >= 0:
         size = min(size, numbers["count"] * numbers["bs"])
@@ -53,7 +53,7 @@ def _copy(given: Given, source_name: str, target_name: str, numbers: dict[str, i
     try:
         make_image(session, target_name, format, {"size": length})
     except Failure as error:
-        raise Failure(f"{target_name}: error while creating output image of type '{format}': {error.text}") from None
+        raise Failure(f"{target_name}: error while creating output image: {error.text}") from None
     target = session.open(target_name, format=format, writable=True)
     if start > size:
         report(f"{source_name}: cannot skip to specified offset")

@@ -35,7 +35,10 @@ def script() -> None:
     """Run as a script: leaves without what the interpreter does at its end, which costs as much as `info`."""
     called_as(sys.argv[0])
     status = main()
-    sys.stderr.flush()
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody listens
+        status = status or 1
     os._exit(status)
 
 

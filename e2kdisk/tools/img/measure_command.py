@@ -20,11 +20,8 @@ def run(arguments: list[str]) -> int:
     size = None if size_text is None else size_argument("image size", size_text)
     if len(given.names) > 1:
         raise Failure("At most one filename argument is allowed.")
-    if not given.names:
-        for letter, what in (("f", "--format"), ("l", "--snapshot"), ("U", "--force-share")):
-            if given.has(letter) and letter != "U":
-                raise Failure("--image-opts, -f, and -l can only be used with a filename argument.")
-            del what
+    if not given.names and (given.image_opts or given.has("f") or given.has("l")):
+        raise Failure("--image-opts, -f, and -l require a filename argument.")
     if size is None and not given.names:
         raise Failure("Either --size N or one filename must be specified.")
     if size is not None and given.names:
@@ -80,11 +77,9 @@ def _measure_qcow2(session: Any, source: Any, whole: int, values: dict[str, Any]
     if values.get("preallocation", "off") not in ("full", "falloc"):
         used = 0 if source is None else session.run(_used_clusters(source.node, source.size, cluster))
         required = metadata + used
-    facts = {"required": required * cluster, "fully-allocated": full * cluster}
     header = getattr(getattr(source, "node", None), "header", None)
-    if header is not None and header.version >= 3:
-        facts["bitmaps"] = 0
-    return facts
+    bitmaps = {"bitmaps": 0} if header is not None and header.version >= 3 else {}
+    return bitmaps | {"required": required * cluster, "fully-allocated": full * cluster}
 
 
 def metadata_clusters(size: int, cluster: int, refcount_bits: int) -> int:

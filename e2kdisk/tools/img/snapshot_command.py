@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import E2kDiskError
@@ -52,16 +54,26 @@ def _obey(session: Session, image: Qcow2Image, action: str, argument: str) -> No
 
         print_snapshots(snapshots.all())
     elif action == "c":
-        session.run(snapshots.create(argument, icount=0))
+        _create(session, image, argument)
     elif action == "a":
         if not _is_there(image, argument):
             what = "Failed to load snapshot: No such file or directory"
             raise Failure(f"Could not apply snapshot '{argument}': {what}")
         session.run(snapshots.apply(argument))
     elif action == "d":
-        if not any(item.name == argument for item in snapshots.all()) and not _is_there(image, argument):
+        # By name only, as qemu-img: a snapshot that is named like another one's id must not be taken for it.
+        named = next((item for item in snapshots.all() if item.name == argument), None)
+        if named is None:
             raise Failure(f"Could not delete snapshot '{argument}': snapshot not found")
-        session.run(snapshots.delete(argument))
+        session.run(snapshots.delete(named.id))
+
+
+def _create(session: Session, image: Qcow2Image, name: str) -> None:
+    try:
+        session.run(image.snapshots.create(name, icount=0))
+    except (OSError, E2kDiskError) as error:
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
+        raise Failure(f"Could not create snapshot '{name}': -{number} ({os.strerror(number)})") from None
 
 
 def _is_there(image: Qcow2Image, name: str) -> bool:

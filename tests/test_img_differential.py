@@ -1,0 +1,160 @@
+"""The same command lines for Debian's qemu-img and for ours: same exit status, same output, same images."""
+
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import oracles
+from tests.img_cases import SETUP, all_cases
+
+pytestmark = pytest.mark.needs("qemu-utils")
+
+ROOT = Path(__file__).resolve().parent.parent
+CASES = all_cases()
+SAMPLE = CASES[::40]
+"""The fast tier's share."""
+SLICES = 24
+
+DIFFERENCES: dict[str, str] = {}
+"""A regular expression over a case -> why ours answers otherwise."""
+
+OURS = [
+    sys.executable,
+    "-I",
+    "-c",
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'qemu-img';"
+    "from e2kdisk.tools.img.main import script; script()",
+]
+
+
+def words(line):
+    return ["" if word == "%" else word for word in line.split()]
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """The images of SETUP, three broken ones, and files that are no images."""
+    here = tmp_path_factory.mktemp("originals")
+    for line in SETUP:
+        program, name, *rest = line.split(" ", 2)
+        if program in ("io", "io-raw"):
+            oracles.qemu_io(here / name, *rest[0].split("|"), format="raw" if program == "io-raw" else "qcow2")
+        else:
+            oracles.run("qemu-img", *words(line), cwd=here)
+    data = bytearray((here / "base.q").read_bytes())
+    l1 = struct.unpack(">Q", data[40:48])[0]
+    l2 = struct.unpack(">Q", data[l1 : l1 + 8])[0] & 0xFFFFFFFFFFFE00
+    leak, corrupt = bytearray(data), bytearray(data)
+    leak[l2 : l2 + 16] = bytes(16)
+    corrupt[l2 : l2 + 8] = corrupt[l2 + 8 : l2 + 16]
+    (here / "leak.q").write_bytes(leak)
+    (here / "corrupt.q").write_bytes(corrupt)
+    (here / "cut.q").write_bytes(data[:60])
+    (here / "text").write_text("hello\n")
+    (here / "nothing").write_bytes(b"")
+    return here
+
+
+MASKS = (
+    (r"(disk size: ).*", r"\1X"),
+    (r'("actual-size": )\d+', r"\1X"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE"),
+    (r'("date-n?sec": )\d+', r"\1X"),
+    (r"in \d+\.\d+ seconds", "in X seconds"),
+    (r"\(\d+\.\d+/100%\)\r", ""),
+    (r"[ ]*\r", ""),
+    (r" +\n", "\n"),
+)
+
+
+def mask(text):
+    for pattern, replacement in MASKS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def run_case(case, program, originals, here):
+    """What a program prints and does: (status, output, errors) of each line, and what the images read as."""
+    subprocess.run(["cp", "-a", "--sparse=always", str(originals), str(here)], check=True)
+    before = {path.name: path.read_bytes() for path in originals.iterdir()}
+    answers = []
+    for line in case:
+        done = subprocess.run([*program, *words(line)], cwd=here, capture_output=True, timeout=120, check=False)
+        answers.append(
+            (line, done.returncode, *(mask(text.decode(errors="replace")) for text in (done.stdout, done.stderr)))
+        )
+    changed = sorted(
+        path for path in here.iterdir() if path.name not in before or path.read_bytes() != before[path.name]
+    )
+    return answers, changed
+
+
+def contents(path, failed):
+    """What an image reads as, to qemu-img: its facts and a raw copy; nothing of what a failed command left."""
+    if failed:
+        return None
+    raw = path.with_name("raw copy")
+    done = oracles.run("qemu-img", "convert", "-O", "raw", path.name, raw.name, cwd=path.parent, check=False)
+    if done.returncode:
+        return done.stderr
+    data = raw.read_bytes() if raw.stat().st_size <= 64 << 20 else raw.stat().st_size
+    raw.unlink()
+    if path.read_bytes()[:4] == b"QFI\xfb":
+        check = oracles.run("qemu-img", "check", "-q", path.name, cwd=path.parent, check=False)
+        facts = oracles.run("qemu-img", "info", "--output=json", path.name, cwd=path.parent).stdout
+        return data, check.returncode, mask(facts)
+    return data
+
+
+def difference(case, originals, here):
+    """None, or what differs."""
+    theirs, changed_there = run_case(case, [oracles.find_program("qemu-img")], originals, here / "theirs")
+    ours, changed_here = run_case(case, OURS, originals, here / "ours")
+    if theirs != ours:
+        return "\n".join(f"{a}\n{b}" for a, b in zip(theirs, ours, strict=True) if a != b)
+    failed = any(status for _, status, _, _ in ours)
+    for name in sorted({path.name for path in (*changed_there, *changed_here)}):
+        if not failed and ((here / "ours" / name).exists() != (here / "theirs" / name).exists()):
+            return f"{name} is only on one side"
+    for path in changed_there if not failed else ():
+        if contents(path, failed) != contents(here / "ours" / path.name, failed):
+            return f"{path.name} reads otherwise"
+    return None
+
+
+def reason_for(case):
+    return next((why for pattern, why in DIFFERENCES.items() if re.search(pattern, " ; ".join(case))), None)
+
+
+def check(cases, originals, tmp_path):
+    wrong = []
+    for number, case in enumerate(cases):
+        if reason_for(case) is not None:
+            continue
+        here = tmp_path / str(number)
+        here.mkdir()
+        found = difference(case, originals, here)
+        if found is not None:
+            wrong.append(f"{' ; '.join(case)}\n{found}")
+        shutil.rmtree(here)
+    assert not wrong, f"{len(wrong)} of {len(cases)}\n" + "\n\n".join(wrong)
+
+
+def test_a_sample_of_command_lines_answers_as_qemu_img_does(originals, tmp_path):
+    check(SAMPLE, originals, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(SLICES))
+def test_every_command_line_answers_as_qemu_img_does(part, originals, tmp_path):
+    check(CASES[part::SLICES], originals, tmp_path)
+
+
+def test_there_are_several_hundred_cases_and_few_deliberate_differences():
+    assert len(CASES) > 600
+    assert sum(reason_for(case) is not None for case in CASES) < len(CASES) / 10
