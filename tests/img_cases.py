@@ -192,6 +192,16 @@ BY_HAND: tuple[Case, ...] = (
     ("bench -c 5 --flush-interval=2 base.q",), ("bench -c 5 --flush-interval=2 -d 1 -w base.q",), ("bench -o x base.q",),
     ("bench -S x base.q",), ("bench --pattern 300 -w base.q",), ("bench -t foo base.q",), ("bench -i foo base.q",),
     ("bench -c 5 --no-drain --flush-interval 3 -w base.q",), ("bench -c 20 -s 64k -S 128k -o 4k base.q",),
+    ("create -f qcow2 -o extended_l2=on new 1M",), ("create -f qcow2 -o compression_type=zstd new 1M",),
+    ("create -f qcow2 -o data_file=data new 1M",), ("bitmap --add base.q b0",), ("check -r all corrupt.q",),
+    ("create --object secret,id=s,data=p -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s new 1M",),
+    ("bench -d 0 base.q",), ("convert -c -n -O qcow2 base.q big.q",), ("-V",), ("--help",), ("create --help",),
+    ("info blkdebug::base.q",), ("info nbd:x",), ("check -r leaks corrupt.q",),
+    ("create -f qcow2 -o encrypt.format=aes,encrypt.key-secret=nope new 1M",),
+    ("create --object secret,id=s,data=p -q -f qcow2 -o encrypt.format=aes,encrypt.key-secret=s new 1M",
+     "convert --object secret,id=s,data=p -n --target-image-opts odd.raw driver=qcow2,file.filename=new,encrypt.key-secret=s",
+     "compare --object secret,id=s,data=p --image-opts driver=qcow2,file.filename=new,encrypt.key-secret=s driver=raw,file.filename=odd.raw",
+     "check new", "map new", "info new"),
     ("bitmap",), ("bitmap base.q b0",), ("bitmap --add base.q",),
 )  # fmt: skip
 

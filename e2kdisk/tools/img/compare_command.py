@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from e2kdisk.tools.img.progress import Progress
     from e2kdisk.tools.img.status import Run
 
-CHUNK = 2 << 20
+CHUNK = 512 << 10
 SECTOR = 512
 DIFFERENT = 1
 TROUBLE = 2
@@ -75,7 +75,9 @@ def _run(arguments: list[str]) -> int:
 async def _compare(first: Node, second: Node, end: int, strict: bool, progress: Progress, whole: int) -> None:
     from e2kdisk.tools.img.status import run_at
 
-    here, there = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+    # The buffers are compared as what they are: a comparison of two views is a hundred times slower.
+    here_bytes, there_bytes = bytearray(CHUNK), bytearray(CHUNK)
+    here, there = memoryview(here_bytes), memoryview(there_bytes)
     offset = 0
     while offset < end:
         one = await run_at(first, offset, end - offset)
@@ -87,7 +89,8 @@ async def _compare(first: Node, second: Node, end: int, strict: bool, progress: 
             length = min(length, CHUNK)
             await first.read(offset, [here[:length]])
             await second.read(offset, [there[:length]])
-            if bytes(here[:length]) != bytes(there[:length]):
+            same = here_bytes == there_bytes if length == CHUNK else here_bytes[:length] == there_bytes[:length]
+            if not same:
                 where = _first_difference(here[:length], there[:length])
                 raise Difference(f"Content mismatch at offset {offset + where}!")
         offset += length

@@ -166,7 +166,7 @@ def _target_values(given: Given, format: str, text: str, size: int) -> dict[str,
 
 def _target(session: Session, given: Given, format: str, name: str, values: dict[str, Any], cache: str) -> Image:
     """The target, made if need be, open for writing."""
-    from e2kdisk.tools.img.creation import make_image
+    from e2kdisk.tools.img.creation import key_extras, make_image
 
     if given.has("n"):
         image_opts = given.has("target-image-opts")
@@ -178,7 +178,8 @@ def _target(session: Session, given: Given, format: str, name: str, values: dict
         if "does not support image creation" in error.text:
             raise
         raise Failure(f"{name}: error while converting {format}: {error.text}") from None
-    return session.open(name, format=format, writable=True, cache=cache)
+    extras = key_extras(session, values)
+    return session.open(name, format=format, writable=True, cache=cache, extras=extras)
 
 
 def _copy(session: Session, given: Given, sources: list[Image], target: Image, sparse: int, progress: Progress) -> None:

@@ -36,6 +36,10 @@ def make_image(session: Session, filename: str, format: str, values: dict[str, A
     options = None
     if format == "qcow2":
         options = qcow2_options(values)
+    try:
+        key_extras(session, values)  # before the old file is gone
+    except UsageError:
+        raise Failure(f"No secret with id '{values['encrypt.key-secret']}'") from None
     mode = values.get("preallocation", "off")
     if format == "raw" and mode not in ("off", "falloc", "full"):
         what = f"Unsupported preallocation mode: {mode}"
@@ -47,14 +51,15 @@ def make_image(session: Session, filename: str, format: str, values: dict[str, A
     except OSError as error:
         raise Failure(os.strerror(error.errno or 5)) from None
     if options is not None and mode != "off":
-        _preallocate(session, path, options, mode)
+        _preallocate(session, path, options, mode, values)
 
 
-def _preallocate(session: Session, path: str, options: CreateOptions, mode: str) -> None:
+def _preallocate(session: Session, path: str, options: CreateOptions, mode: str, values: dict[str, Any]) -> None:
     from e2kdisk.qcow2.image import Qcow2Image
     from e2kdisk.qcow2.preallocate import preallocate
 
-    image = session.open(path if os.path.isabs(path) else f"./{path}", format="qcow2", writable=True, no_backing=True)
+    name = path if os.path.isabs(path) else f"./{path}"
+    image = session.open(name, format="qcow2", writable=True, no_backing=True, extras=key_extras(session, values))
     assert isinstance(image.node, Qcow2Image)
     try:
         session.run(preallocate(image.node, 0, options.size, mode))
@@ -90,6 +95,12 @@ async def _make(session: Session, path: str, options: CreateOptions | None, valu
             await file.write(0, [memoryview(bytes(min(FIRST_BLOCK_BYTES, size)))])
     finally:
         await file.close()
+
+
+def key_extras(session: Session, values: dict[str, Any]) -> dict[str, Any]:
+    """What it takes to open the image that was made with these values."""
+    secret = values.get("encrypt.key-secret")
+    return {} if secret is None else {"key": session.secrets[secret].password}
 
 
 async def _open_new(session: Session, path: str) -> FileNode:
