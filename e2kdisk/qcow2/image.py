@@ -433,7 +433,8 @@ class Qcow2Image(Node):
             case Allocated(host, run):
                 return BlockStatus(run, allocated=True, zero=False, host_offset=None if self.cipher else host)
             case Zero(run):
-                return BlockStatus(run, allocated=True, zero=True)
+                run, space = self.mapping.zero_space(GuestOffset(offset), run)
+                return BlockStatus(run, allocated=True, zero=True, host_offset=space)
             case Compressed():
                 return BlockStatus(extent.length, allocated=True, zero=False, compressed=True)
             case Unallocated(run):

@@ -189,6 +189,26 @@ class Mapping:
             return Zero(self._clip(offset, index, length))
         return Unallocated(self._clip(offset, index, length))
 
+    def zero_space(self, offset: GuestOffset, length: int) -> tuple[int, HostOffset | None]:
+        """The space that a run of zero clusters keeps: the bytes for which it is one piece, or there is none.
+
+        The slice of offset is resident.
+        """
+        table = self.resident(offset)
+        if table is None:
+            return length, None
+        geometry = self._geometry
+        values = table.entries.values
+        index = (offset >> geometry.cluster_bits) & geometry.slice_mask
+        first = values[index] & layout.OFFSET_MASK
+        step = geometry.cluster_size if first else 0
+        inside = offset & geometry.cluster_mask
+        last = index + ((inside + length - 1) >> geometry.cluster_bits)
+        end = index + 1
+        while end <= last and values[end] & layout.OFFSET_MASK == first + (end - index) * step:
+            end += 1
+        return self._clip(offset, end, length), HostOffset(first + inside) if first else None
+
     def _clip(self, offset: GuestOffset, end_index: int, length: int) -> int:
         geometry = self._geometry
         slice_start = offset >> geometry.slice_shift << geometry.slice_shift
