@@ -35,13 +35,15 @@ SETUP = (
     "snapshot -c first snap.q",
     "io snap.q write -P 12 64k 64k|write -P 13 0 4k",
     "snapshot -c second snap.q",
+    "create -q -f qcow2 kept.q 1M",
+    "io kept.q write 0 192k|write 512k 64k|write -z 64k 64k|write -z 256k 64k|write -z 128k 64k|write -z 512k 64k",
     "create -q -f qcow2 empty.q 64M",
     "create -q -f qcow2 -b disk.raw -F raw onraw.q",
 )
 
 IMAGES = (
     "base.q", "over.q", "top.q", "v2.q", "small.q", "big.q", "disk.raw", "odd.raw", "comp.q", "pre.q", "orphan.q",
-    "snap.q", "empty.q", "onraw.q", "leak.q", "corrupt.q", "cut.q", "text", "nothing", "missing",
+    "snap.q", "kept.q", "empty.q", "onraw.q", "leak.q", "corrupt.q", "cut.q", "text", "nothing", "missing",
 )  # fmt: skip
 GOOD = ("base.q", "over.q", "top.q", "v2.q", "small.q", "big.q", "disk.raw", "odd.raw", "comp.q", "snap.q", "empty.q")
 QCOW2 = ("base.q", "over.q", "top.q", "v2.q", "small.q", "big.q", "comp.q", "snap.q", "empty.q")
