@@ -1,11 +1,11 @@
 """CPU of a whole process that boots U-Boot and loads 64 MiB, against qemu-system (TCG); prints ratios.
 
-    python tests/bench/bench_uboot.py [--rounds 5] [--cpu arm64|riscv64]
+    python tests/bench/bench_uboot.py [--rounds 5] [--loads 40] [--cpu arm64|riscv64]
 
-Both sides run the same unmodified firmware from Debian with the same qcow2 image, once to the prompt and once on to
-the end of `load`; user and system time of the processes, start included. The load alone is the difference. Sides are
-paired round by round and medians are printed, because shared machines are noisy. A ratio above 1 means that e2kdisk
-needs more.
+Both sides run the same unmodified firmware from Debian with the same qcow2 image, once to the prompt and once on
+through a number of `load` commands; user and system time of the processes, start included. One load is the difference,
+divided by their number: one load alone is smaller than the noise of a process's start. Sides are paired round by round
+and medians are printed, because shared machines are noisy. A ratio above 1 means that e2kdisk needs more.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def children_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def steps(cpu: str, load: bool) -> list[tuple[str, str]]:
+def steps(cpu: str, loads: int) -> list[tuple[str, str]]:
     """What to wait for and what to type then; the last wait ends the run."""
-    address = BUILDS[cpu].load_address
-    talk = [("Hit any key", "\n"), ("\n=> ", "")]
-    return [*talk[:1], ("\n=> ", f"load virtio 0:1 {address:#x} big.bin\n"), ("bytes read", "")] if load else talk
+    load = f"load virtio 0:1 {BUILDS[cpu].load_address:#x} big.bin\n"
+    prompts = [("\n=> ", load)] * loads + [("\n=> ", "")]
+    return [("Hit any key", "\n"), *prompts]
 
 
-def run_qemu(cpu: str, image: Path, load: bool) -> float:
+def run_qemu(cpu: str, image: Path, loads: int) -> float:
     """CPU seconds of one qemu-system process."""
     command = [*QEMU[cpu], "-m", "256", "-nographic", "-nic", "none", "-monitor", "none", "-serial", "stdio"]
     command += ["-bios", str(oracles.uboot(BUILDS[cpu].name)), "-global", "virtio-mmio.force-legacy=false"]
@@ -55,7 +55,7 @@ def run_qemu(cpu: str, image: Path, load: bool) -> float:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
         output = b""
-        for wanted, typed in steps(cpu, load):
+        for wanted, typed in steps(cpu, loads):
             while wanted.encode() not in output:
                 if not select.select([process.stdout], [], [], LIMIT)[0]:
                     process.kill()
@@ -80,9 +80,9 @@ with Machine(board, bios=bios, drives=[f"file={image},format=qcow2,readonly=on"]
 """
 
 
-def run_ours(cpu: str, image: Path, load: bool, clock: str) -> float:
+def run_ours(cpu: str, image: Path, loads: int, clock: str) -> float:
     """CPU seconds of one Python process that is nothing but our machine."""
-    talk = [part for step in steps(cpu, load) for part in step]
+    talk = [part for step in steps(cpu, loads) for part in step]
     command = [sys.executable, "-c", OURS, BUILDS[cpu].board, str(oracles.uboot(BUILDS[cpu].name)), str(image), clock]
     before = children_cpu()
     subprocess.run([*command, *talk], check=True, timeout=LIMIT, env=os.environ | {"PYTHONPATH": sys.path[0]})
@@ -93,6 +93,7 @@ def main() -> None:
     """Run the rounds and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--loads", type=int, default=40)
     parser.add_argument("--cpu", choices=tuple(BUILDS), action="append")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -100,17 +101,17 @@ def main() -> None:
         print(f"{'CPU seconds, medians of ' + str(options.rounds):34} {'QEMU':>7} {'virtual':>16} {'host clock':>16}")
         for cpu in options.cpu or BUILDS:
             sides = {
-                "qemu": lambda load, cpu=cpu: run_qemu(cpu, image, load),
-                "virtual": lambda load, cpu=cpu: run_ours(cpu, image, load, "virtual"),
-                "host": lambda load, cpu=cpu: run_ours(cpu, image, load, "host"),
+                "qemu": lambda loads, cpu=cpu: run_qemu(cpu, image, loads),
+                "virtual": lambda loads, cpu=cpu: run_ours(cpu, image, loads, "virtual"),
+                "host": lambda loads, cpu=cpu: run_ours(cpu, image, loads, "host"),
             }
             boots: dict[str, list[float]] = {side: [] for side in sides}
             loads: dict[str, list[float]] = {side: [] for side in sides}
             for _ in range(options.rounds):
                 for side, run in sides.items():
-                    boot = run(False)
+                    boot = run(0)
                     boots[side].append(boot)
-                    loads[side].append(run(True) - boot)
+                    loads[side].append((run(options.loads) - boot) / options.loads)
             report(f"{cpu}: boot to the prompt", boots)
             report(f"{cpu}: load 64 MiB", loads)
 
