@@ -48,6 +48,7 @@ ORACLES = {
         Oracle("fdisk", programs=("sfdisk",)),
         Oracle("qemu-system-arm", programs=("qemu-system-aarch64",)),
         Oracle("qemu-system-misc", programs=("qemu-system-riscv64",)),
+        Oracle("qemu-system-x86", programs=("qemu-system-x86_64",)),
     )
 }
 
