@@ -44,6 +44,10 @@ class Register(Generic[D]):
     """Where the specification defines it."""
     read: Callable[[D], int] | None = None
     write: Callable[[D, int], None] | None = None
+    stored: int = 0
+    """For memory-like registers (PCI configuration space): the bits that a store changes; `write` hears of it after."""
+    cleared: int = 0
+    """There: the bits that storing a one clears."""
 
 
 class RegisterMap(Generic[D]):

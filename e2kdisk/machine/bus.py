@@ -129,8 +129,10 @@ class Bus:
             device.reset()
 
     def report(self, device: RegisterDevice, offset: int, size: int, value: int, kind: str) -> None:
-        """One access for the trace."""
+        """One access for the trace, by the name of the device that answers behind a window onto another bus."""
         assert self.trace is not None
+        while (behind := getattr(device, "behind", None)) is not None and (found := behind(offset)) is not None:
+            device, offset = found
         if not self.trace.wants(device.name):
             return
         register = device.register_name(offset) or f"+{offset:#x}"
