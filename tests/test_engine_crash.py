@@ -156,9 +156,9 @@ class Work:
     def _snapshots(self, epoch: int, data: bytes, names: list[str]) -> None:
         for name, held in self.held.items():
             if name in names:
-                view = open_image(LabFile(self.scheduler, data, read_only=True), None, snapshot=name)
-                if self.backing is None:
-                    assert bytes(read_all(view)) == held.content, f"snapshot {name} has changed"
+                backing = below(self.scheduler, self.backing)
+                view = open_image(LabFile(self.scheduler, data, read_only=True), backing, snapshot=name)
+                assert bytes(read_all(view)) == held.content, f"snapshot {name} has changed"
             elif held.sure_from is not None and held.sure_from <= epoch:
                 assert held.gone_from is not None and held.gone_from <= epoch, f"snapshot {name} is lost"
 
@@ -217,6 +217,16 @@ def amend_version(work: Work) -> None:
         work.do("write", "write", "flush", "write")
 
 
+def amend_version_with_snapshots(work: Work) -> None:
+    work.burst(6)
+    work.do("write", "snapshot", "zeroes", "zeroes", "snapshot", "zeroes", "unmap", "write", "flush")
+    work.amend(version=2)
+    work.do("write", "snapshot", "apply", "delete", "write", "flush")
+    work.amend(version=3)
+    work.do("zeroes", "write", "snapshot", "zeroes", "delete", "flush", "write")
+    work.amend(version=2)
+
+
 def compressed(work: Work) -> None:
     work.mixed("compressed compressed write discard", 30)
 
@@ -256,6 +266,8 @@ WORKLOADS: dict[str, tuple[Callable[[Work], None], dict[str, object]]] = {
     "resize with snapshots": (resize_with_snapshots, {"cluster_size": 512}),
     "amend refcount_bits": (amend_counts, {}),
     "amend the version": (amend_version, {}),
+    "amend the version with snapshots": (amend_version_with_snapshots, {}),
+    "amend the version with snapshots, backed": (amend_version_with_snapshots, {"backing": BASE}),
     "compressed": (compressed, {}),
     "compressed, lazy": (compressed, {"lazy_refcounts": True}),
     "preallocation": (preallocated, {}),

@@ -75,6 +75,12 @@ def snapshot(name: str = "one") -> Act:
 
 FULL = data(0, 140 * 1024)
 SHARED = steps(FULL, snapshot(), data(3 * CLUSTER + 512, 9 * CLUSTER, 2))
+SHARED_ZEROS = steps(
+    FULL,
+    lambda image: image.write_zeroes(0, 12 * CLUSTER),
+    snapshot(),
+    lambda image: image.write_zeroes(8 * CLUSTER, 12 * CLUSTER),
+)
 WIDE = {"cluster_size": 512, "refcount_bits": 64}
 
 
@@ -143,6 +149,8 @@ OPERATIONS = (
         {"lazy_refcounts": True},
         prepare=steps(FULL, lambda image: image.write_zeroes(2048, 8192)),
     ),
+    Operation("amend to version 2 with snapshots", amended(version=2), prepare=SHARED_ZEROS),
+    Operation("amend to version 2 with snapshots, backed", amended(version=2), prepare=SHARED_ZEROS, backed=True),
     Operation("amend the backing file", amended(backing_file="other", backing_format="raw"), backed=True),
     Operation("preallocate", lambda image: preallocate(image, 0, 60 * CLUSTER, "metadata")),
     Operation("preallocate with zeros", lambda image: preallocate(image, 0, 60 * CLUSTER, "full")),

@@ -127,7 +127,9 @@ class Engine(RuleBasedStateMachine):
 
     @rule(version=st.sampled_from([2, 3]))
     def amend_version(self, version: int) -> None:
-        if self.held or (version == 2 and self.image.geometry.refcount_bits != 16):
+        if version == 2 and self.image.geometry.refcount_bits != 16:
+            return
+        if version == 2 and any(len(content) != len(self.model) for content in self.held.values()):
             return
         self.file.scheduler.run(amend(self.image, AmendOptions(version=version)))
 

@@ -9,7 +9,8 @@ from e2kdisk.errors import UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.chain import change_backing
 from e2kdisk.qcow2.check_walk import Walk
-from e2kdisk.qcow2.geometry import Geometry, GuestOffset
+from e2kdisk.qcow2.downgrade import downgrade, need_downgradable_snapshots
+from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.rebuild import rebuild_refcounts
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ async def amend(image: Qcow2Image, options: AmendOptions) -> None:
     if options.size is not None and options.size != image.size:
         await image.truncate(options.size)
     if options.version == 2 and image.header.version == 3:
-        await _downgrade(image)
+        await _set_lazy(image, False)
+        await downgrade(image)
 
 
 def _check(image: Qcow2Image, options: AmendOptions) -> None:
@@ -61,11 +63,14 @@ def _check(image: Qcow2Image, options: AmendOptions) -> None:
         raise UsageError(f"{image.name}: version 2 images have 16-bit refcounts")
     if version == 2 and options.lazy_refcounts:
         raise UsageError(f"{image.name}: version 2 images have no lazy refcounts")
+    if version == 2 and image.header.version == 3:
+        need_downgradable_snapshots(image, image.size if options.size is None else options.size)
 
 
 async def _upgrade(image: Qcow2Image) -> None:
     async with image.exclusive():
         await image.flush_metadata()
+        await image.snapshots.complete_entries()
         header = image.header
         header.unknown_fields = bytes(8)
         extensions = list(header.extensions)
@@ -100,47 +105,3 @@ async def _change_refcount_bits(image: Qcow2Image, bits: int) -> None:
         geometry = Geometry(image.geometry.cluster_bits, bits.bit_length() - 1)
         await rebuild_refcounts(image.file, image.writer, geometry, walk.clusters, walk.kernel.references_of)
         await image.reload_refcounts()
-
-
-async def _downgrade(image: Qcow2Image) -> None:
-    """Version 2 knows no zero clusters and no feature bits: the one is written out, the others must be off."""
-    header = image.header
-    if image.snapshots.all():
-        # Their tables may hold zero clusters, and a version 2 snapshot has no disk size of its own.
-        for snapshot in image.snapshots.all():
-            if snapshot.disk_size != image.size:
-                raise UsageError(f"{image.name}: snapshot {snapshot.id} has another disk size: version 3 only")
-        raise UsageError(f"{image.name}: an image with snapshots cannot go back to version 2 yet")
-    await _set_lazy(image, False)
-    offset = 0
-    while offset < image.size:
-        status = await image.status(offset, image.size - offset)
-        if status.allocated and status.zero:
-            await _write_out_zeros(image, offset, status.length)
-        offset += status.length
-    async with image.exclusive():
-        await image.flush_metadata()
-        unknown = header.unknown_fields
-        extensions = list(header.extensions)
-        header.unknown_fields = b""
-        header.extensions = [item for item in extensions if item.type != layout.EXT_FEATURE_NAMES]
-        try:
-            await image.writer.switch(
-                version=2,
-                incompatible_features=0,
-                compatible_features=0,
-                autoclear_features=0,
-                header_length=layout.V2_HEADER_BYTES,
-            )
-        except BaseException:
-            header.unknown_fields, header.extensions = unknown, extensions
-            raise
-
-
-async def _write_out_zeros(image: Qcow2Image, offset: int, length: int) -> None:
-    if image.backing is None:
-        await image.unmap(GuestOffset(image.geometry.round_down(offset)), image.geometry.round_up(length))
-        return
-    zeros = memoryview(bytes(1 << 20))
-    for start in range(0, length, len(zeros)):
-        await image.write(offset + start, [zeros[: min(len(zeros), length - start)]])

@@ -27,6 +27,18 @@ async def read_entries(image: Qcow2Image, offset: int, count: int) -> array[int]
     return Entries64(raw).values
 
 
+async def l2_tables(image: Qcow2Image, l1: array[int]) -> AsyncIterator[tuple[int, int, array[int]]]:
+    """(index, offset, entries) of every L2 table that an L1 table names. Raises ImageError for an impossible offset."""
+    geometry = image.geometry
+    for index, l1_entry in enumerate(l1):
+        offset = l1_entry & layout.OFFSET_MASK
+        if not offset:
+            continue
+        if offset & geometry.cluster_mask or offset >= image.file.size:
+            raise ImageError(image.name, f"L1 entry {index}", f"{l1_entry:#x} is not the offset of an L2 table")
+        yield index, offset, await read_entries(image, offset, geometry.l2_entries)
+
+
 async def cluster_runs(image: Qcow2Image, l1: array[int]) -> AsyncIterator[tuple[int, int]]:
     """(first cluster, clusters) of every L2 table and everything that it maps, one reference each.
 
@@ -34,13 +46,7 @@ async def cluster_runs(image: Qcow2Image, l1: array[int]) -> AsyncIterator[tuple
     """
     geometry = image.geometry
     bits = geometry.cluster_bits
-    for index, l1_entry in enumerate(l1):
-        table_offset = l1_entry & layout.OFFSET_MASK
-        if not table_offset:
-            continue
-        if table_offset & geometry.cluster_mask or table_offset >= image.file.size:
-            raise ImageError(image.name, f"L1 entry {index}", f"{l1_entry:#x} is not the offset of an L2 table")
-        table = await read_entries(image, table_offset, geometry.l2_entries)
+    async for _, table_offset, table in l2_tables(image, l1):
         runs = [(table_offset >> bits, 1)]
         for slot, entry in enumerate(table):
             if entry & layout.COMPRESSED:

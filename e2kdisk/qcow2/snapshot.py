@@ -22,7 +22,14 @@ from e2kdisk.qcow2.entries import pack64
 from e2kdisk.qcow2.geometry import HostOffset
 from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.references import add_references, clear_copied, drop_references, read_entries, refresh_copied
-from e2kdisk.qcow2.snapshot_table import MAX_TABLE_BYTES, Snapshot, find_snapshot, pack_snapshots, read_snapshots
+from e2kdisk.qcow2.snapshot_table import (
+    MAX_TABLE_BYTES,
+    REQUIRED_EXTRA_BYTES,
+    Snapshot,
+    find_snapshot,
+    pack_snapshots,
+    read_snapshots,
+)
 from e2kdisk.qcow2.vm_state import discard_vm_state
 
 if TYPE_CHECKING:
@@ -231,6 +238,14 @@ class Snapshots:
         self._table_bytes = length
         if old_bytes:
             await image.refcounts.release(HostOffset(old_offset), old_bytes)
+
+    async def complete_entries(self) -> None:
+        """Give every entry the disk size and the 64-bit VM state size that version 3 asks for; under exclusive()."""
+        if all(len(item.extra_data) >= REQUIRED_EXTRA_BYTES for item in self._entries):
+            return
+        table_offset, table_bytes = await self._write_table(self._entries)
+        await self._switch_table(self._entries, table_offset, table_bytes)
+        await self._image.guard_structures()
 
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:

@@ -14,6 +14,8 @@ from e2kdisk.qcow2.header import Header
 
 _ENTRY = struct.Struct(">QIHHIIQII")
 _EXTRA = struct.Struct(">QQ")
+REQUIRED_EXTRA_BYTES = _EXTRA.size
+"""Extra data that every entry of a version 3 image has (specification, snapshots)."""
 MAX_EXTRA_BYTES = 1024
 MAX_TABLE_BYTES = 64 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from e2kdisk.errors import E2kDiskError
+from e2kdisk.errors import E2kDiskError, UsageError
 from e2kdisk.tools.img.create_options import AMEND, QCOW2, help_text, join, parse, wants_help
 from e2kdisk.tools.img.creation import VERSIONS
 from e2kdisk.tools.img.errors import Failure, usage
@@ -105,3 +105,10 @@ def _need_sense(image: object, options: object, values: dict[str, object]) -> No
             raise Failure(
                 "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)"
             )
+    if version == 2 and image.header.version == 3:
+        from e2kdisk.qcow2.downgrade import need_downgradable_snapshots
+
+        try:
+            need_downgradable_snapshots(image, image.size if options.size is None else options.size)
+        except UsageError:
+            raise Failure("Internal snapshots prevent downgrade of image") from None
