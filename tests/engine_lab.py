@@ -139,19 +139,11 @@ class Mirror:
         assert read_all(self.image) == self.model
 
 
-def _source(path: Path, key: str | None) -> list[str]:
-    if key is None:
-        return ["-f", "qcow2", str(path)]
-    place = f"driver=qcow2,file.filename={path},encrypt.key-secret=key"
-    return ["--object", f"secret,id=key,data={key}", "--image-opts", place]
-
-
 def qemu_reads(path: Path, *, key: str | None = None, snapshot: str | None = None) -> bytes:
     """What qemu-img finds in an image."""
     raw = path.with_suffix(".out")
     chosen = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
-    *options, place = _source(path, key)
-    oracles.qemu_img("convert", "-O", "raw", *chosen, *options, place, raw)
+    oracles.qemu_img("convert", "-O", "raw", *chosen, *oracles.source(path, key=key), raw)
     data = raw.read_bytes()
     raw.unlink()
     return data
@@ -159,15 +151,7 @@ def qemu_reads(path: Path, *, key: str | None = None, snapshot: str | None = Non
 
 def qemu_writes(path: Path, *commands: str, key: str | None = None) -> None:
     """Run qemu-io commands on an image."""
-    *options, place = _source(path, key)
+    *options, place = oracles.source(path, key=key)
     arguments = [argument for command in commands for argument in ("-c", command)]
     done = oracles.run("qemu-io", *options, *arguments, place)
     assert "failed" not in done.stdout, done.stdout
-
-
-def qemu_finds_clean(path: Path, *, key: str | None = None) -> None:
-    """Fail unless qemu-img check is content; of an encrypted image it asks for the key."""
-    if key is None:
-        oracles.assert_clean(path)
-    else:
-        oracles.qemu_img("check", *_source(path, key))

@@ -158,9 +158,17 @@ def _spelled(value: Option) -> str:
     return str(value)
 
 
-def check_image(image: Argument, format: str = "qcow2") -> dict[str, Any]:
+def source(image: Argument, *, format: str = "qcow2", key: str | None = None) -> list[Argument]:
+    """Return the arguments that name an image to qemu-img and qemu-io; with the key of an AES image."""
+    if key is None:
+        return ["-f", format, image]
+    place = f"driver={format},file.filename={image},encrypt.key-secret=key"
+    return ["--object", f"secret,id=key,data={key}", "--image-opts", place]
+
+
+def check_image(image: Argument, format: str = "qcow2", *, key: str | None = None) -> dict[str, Any]:
     """Return the report of `qemu-img check`, with its exit status added as "status" (0 clean, 2 corrupt, 3 leaks)."""
-    done = run("qemu-img", "check", "--output=json", "-f", format, image, check=False)
+    done = run("qemu-img", "check", "--output=json", *source(image, format=format, key=key), check=False)
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -168,9 +176,9 @@ def check_image(image: Argument, format: str = "qcow2") -> dict[str, Any]:
     return report | {"status": done.returncode, "messages": done.stderr}
 
 
-def assert_clean(image: Argument, *, allow_leaks: bool = False) -> None:
+def assert_clean(image: Argument, *, allow_leaks: bool = False, key: str | None = None) -> None:
     """Fail the test unless `qemu-img check` finds a qcow2 image consistent (with allow_leaks: leaks at most)."""
-    report = check_image(image)
+    report = check_image(image, key=key)
     wrong = ["check-errors", "corruptions"] if allow_leaks else ["check-errors", "corruptions", "leaks"]
     found = {what: report[what] for what in wrong if report.get(what)}
     if found or report["status"] not in ((0, 3) if allow_leaks else (0,)):

@@ -11,7 +11,7 @@ from e2kdisk.errors import UsageError
 from e2kdisk.qcow2.amend import AmendOptions, amend
 from e2kdisk.qcow2.header import Header
 from tests import oracles
-from tests.engine_lab import KEY, Mirror, below, get, new_image, noise, put, qemu_finds_clean, qemu_reads, reopened
+from tests.engine_lab import KEY, Mirror, below, get, new_image, noise, put, qemu_reads, reopened
 from tests.qcow2_model import LabFile, check_bytes, open_image
 
 CLUSTER = 1024
@@ -50,7 +50,7 @@ def test_an_image_with_snapshots_goes_back_to_version_2(feature: str, seed: int,
 
     path = tmp_path / "disk.qcow2"
     path.write_bytes(file.data)
-    qemu_finds_clean(path, key=key)
+    oracles.assert_clean(path, key=key)
     assert "compat: 0.10" in oracles.qemu_img("info", path)
     assert qemu_reads(path, key=key) == mirror.model
     assert mirror.snapshots

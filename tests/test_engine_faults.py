@@ -22,7 +22,7 @@ from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.preallocate import preallocate
 from e2kdisk.qcow2.vm_state import read_vm_state, write_vm_state
 from tests import oracles
-from tests.engine_lab import below, new_image, noise
+from tests.engine_lab import KEY, below, new_image, noise
 from tests.qcow2_model import LabFile, check_bytes, open_image, read_all
 
 CLUSTER = 1024
@@ -46,6 +46,10 @@ class Operation:
     whole: bool = False
     """All at once or not at all."""
     zeros_between: bool = False
+
+    @property
+    def key(self) -> str | None:
+        return KEY if self.options.get("encrypted") else None
 
     def __str__(self) -> str:
         return self.name
@@ -81,6 +85,7 @@ SHARED_ZEROS = steps(
     snapshot(),
     lambda image: image.write_zeroes(8 * CLUSTER, 12 * CLUSTER),
 )
+AES = {"encrypted": True}
 WIDE = {"cluster_size": 512, "refcount_bits": 64}
 
 
@@ -142,6 +147,21 @@ OPERATIONS = (
     Operation("refcount blocks are made", data(0, 60 * 512), WIDE, prepare=data(90 * 512, 40 * 512)),
     Operation("refcount table grows", data(0, 240 * 512), WIDE, size=4200 * 512, prepare=data(300 * 512, 3700 * 512)),
     Operation("amend refcount_bits", amended(refcount_bits=64), prepare=SHARED),
+    Operation("write that allocates, AES", data(5000, 9000), AES),
+    Operation("write in place, AES", data(5000, 9100, 2), AES, prepare=FULL),
+    Operation("write over a backing file, AES", data(4700, 9000), AES, backed=True),
+    Operation("write over a snapshot, AES", data(4700, 9000, 3), AES, prepare=SHARED),
+    Operation("zeroes that unmap, AES", lambda image: image.write_zeroes(700, 20000, unmap=True), AES, prepare=FULL),
+    Operation("discard over a backing file, AES", lambda i: i.discard(0, 30 * CLUSTER), AES, backed=True, prepare=FULL),
+    Operation("snapshot apply, AES", _apply, AES, prepare=SHARED, whole=True),
+    Operation("snapshot delete, AES", _delete, AES, prepare=SHARED),
+    Operation("grow, AES", lambda image: image.truncate(2 << 20), AES, prepare=FULL),
+    Operation("grow over a longer base, AES", lambda i: i.truncate(80 * 1024), AES, size=70 * 1024, backed=True),
+    Operation("shrink, AES", lambda image: image.truncate(50 * 1024 + 512), AES, prepare=FULL),
+    Operation("amend to version 2 with snapshots, AES", amended(version=2), AES, prepare=SHARED_ZEROS, backed=True),
+    Operation("preallocate, AES", lambda image: preallocate(image, 0, 30 * CLUSTER, "metadata"), AES),
+    Operation("stream, AES", chain.stream, AES, backed=True, prepare=data(4700, 9000)),
+    Operation("VM state, AES", _vm_state, AES, prepare=FULL),
     Operation("amend to version 3", amended(version=3, lazy_refcounts=True), {"version": 2}, prepare=FULL),
     Operation(
         "amend to version 2",
@@ -166,11 +186,11 @@ def zeros_after(content: bytes, size: int) -> bytes:
 class Run:
     """One run of an operation on its own copy of the prepared image."""
 
-    def __init__(self, start: bytes, backing: bytes | None) -> None:
+    def __init__(self, start: bytes, backing: bytes | None, key: str | None = None) -> None:
         self.scheduler = Scheduler()
         self.file = LabFile(self.scheduler, start)
         self.faults = FaultNode(self.file)
-        self.image = open_image(self.faults, below(self.scheduler, backing))
+        self.image = open_image(self.faults, below(self.scheduler, backing), key=key)
         # The smallest caches: tables are loaded and written back in the middle of everything.
         self.image.mapping.slices.limit = 2
         self.image.refcounts.blocks.limit = 4
@@ -205,10 +225,10 @@ class Prepared:
     closing: tuple[tuple[str, int], ...]
 
 
-def contents(data: bytes, backing: bytes | None, snapshot: str | None = None) -> bytes:
+def contents(data: bytes, backing: bytes | None, key: str | None, snapshot: str | None = None) -> bytes:
     scheduler = Scheduler()
-    extras = {"snapshot": snapshot} if snapshot else {}
-    return bytes(read_all(open_image(LabFile(scheduler, data, read_only=True), below(scheduler, backing), **extras)))
+    file = LabFile(scheduler, data, read_only=True)
+    return bytes(read_all(open_image(file, below(scheduler, backing), key=key, snapshot=snapshot)))
 
 
 @cache
@@ -219,14 +239,15 @@ def prepared(operation: Operation) -> Prepared:
         options |= {"backing_file": "base", "backing_format": "raw"}
     start = bytes(new_image(operation.size, **options).data)
     if operation.prepare is not None:
-        run = Run(start, backing)
+        run = Run(start, backing, operation.key)
         assert run.attempt(operation.prepare) is None
         assert run.close() is None
         start = bytes(run.file.data)
     check_bytes(start)
-    held = {"one": contents(start, backing, "one")} if Header.parse("t", start[:4096]).nb_snapshots else {}
-    before = contents(start, backing)
-    run = Run(start, backing)
+    has_snapshot = Header.parse("t", start[:4096]).nb_snapshots
+    held = {"one": contents(start, backing, operation.key, "one")} if has_snapshot else {}
+    before = contents(start, backing, operation.key)
+    run = Run(start, backing, operation.key)
     assert run.attempt(operation.act) is None
     points = tuple(sorted(run.faults.seen.items()))
     after = bytes(read_all(run.image))
@@ -253,11 +274,11 @@ def judge(case: Prepared, found: bytes, operation: Operation) -> None:
         assert part in may or (operation.zeros_between and not any(part)), f"sector {offset // 512}"
 
 
-def repaired(data: bytes, backing: bytes | None) -> bytes:
+def repaired(data: bytes, backing: bytes | None, key: str | None) -> bytes:
     """As it is after the next opening; a clean image is opened too."""
     if not Header.parse("t", data[:4096]).incompatible_features & 1:
         check_bytes(data, allow_leaks=True)
-    run = Run(data, backing)
+    run = Run(data, backing, key)
     assert run.close() is None
     check_bytes(run.file.data, allow_leaks=True)
     return bytes(run.file.data)
@@ -266,7 +287,7 @@ def repaired(data: bytes, backing: bytes | None) -> bytes:
 def one_fault(operation: Operation, rule: str, *, retry: bool, sample: Path | None = None) -> bool:
     """Run with one fault; False if it never came to it."""
     case = prepared(operation)
-    run = Run(case.start, case.backing)
+    run = Run(case.start, case.backing, operation.key)
     run.faults.add(rule)
     error = run.attempt(operation.act)
     if not run.faults.injected:
@@ -285,18 +306,19 @@ def one_fault(operation: Operation, rule: str, *, retry: bool, sample: Path | No
     else:
         run.scheduler.run(run.image.flush())
     assert run.close() is None
-    data = repaired(bytes(run.file.data), case.backing)
-    judge(case, contents(data, case.backing), operation)
+    data = repaired(bytes(run.file.data), case.backing, operation.key)
+    judge(case, contents(data, case.backing, operation.key), operation)
     if retry:
-        assert contents(data, case.backing) == case.after
+        assert contents(data, case.backing, operation.key) == case.after
     for name, held in case.held.items():
-        if name in [item.name for item in open_image(LabFile(Scheduler(), data, read_only=True)).snapshots.all()]:
-            assert contents(data, case.backing, name) == held, f"snapshot {name} has changed"
+        shown = open_image(LabFile(Scheduler(), data, read_only=True), key=operation.key)
+        if name in [item.name for item in shown.snapshots.all()]:
+            assert contents(data, case.backing, operation.key, name) == held, f"snapshot {name} has changed"
         else:
             assert operation.act is _delete
     if sample is not None:
         sample.write_bytes(data)
-        oracles.assert_clean(sample, allow_leaks=True)
+        oracles.assert_clean(sample, allow_leaks=True, key=operation.key)
     return True
 
 
@@ -321,7 +343,7 @@ def sweep(operation: Operation, place: Path, most: int) -> int:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_a_fault_at_a_step_of_an_operation_corrupts_nothing(operation: Operation, tmp_path: Path) -> None:
-    most = 4 if operation.name == "refcount table grows" else 10
+    most = 4 if operation.key is not None or operation.name == "refcount table grows" else 10
     print(f"{operation}: {sweep(operation, tmp_path, most)} faults")
 
 
@@ -338,13 +360,14 @@ def test_a_fault_while_closing_loses_nothing_that_was_flushed(operation: Operati
     for what, times in case.closing:
         for number in range(1, times + 1):
             for kind in ("EIO once", "ENOSPC sticky"):
-                run = Run(case.start, case.backing)
+                run = Run(case.start, case.backing, operation.key)
                 assert run.attempt(operation.act) is None
                 run.faults.add(f"{what}@{number}: {kind}")
                 error = run.close()
                 assert isinstance(error, OSError) or not run.faults.injected
-                data = repaired(bytes(run.file.data), case.backing if operation.act is not chain.stream else None)
-                assert contents(data, case.backing) == case.after
+                backing = case.backing if operation.act is not chain.stream else None
+                data = repaired(bytes(run.file.data), backing, operation.key)
+                assert contents(data, case.backing, operation.key) == case.after
 
 
 @pytest.mark.parametrize("prepare", [None, data(0, 57 * 512)], ids=["counted elsewhere", "counts itself"])

@@ -10,7 +10,7 @@ import pytest
 from e2kdisk.block.open import open_disk
 from e2kdisk.qcow2.check import check
 from tests import oracles
-from tests.engine_lab import KEY, Mirror, new_image, noise, qemu_finds_clean, qemu_reads, qemu_writes
+from tests.engine_lab import KEY, Mirror, new_image, noise, qemu_reads, qemu_writes
 
 pytestmark = pytest.mark.needs("qemu-utils")
 
@@ -117,7 +117,7 @@ class Subject:
             self.snapshots["theirs"] = bytes(self.model)
 
     def they_agree(self) -> None:
-        qemu_finds_clean(self.path, key=self.key)
+        oracles.assert_clean(self.path, key=self.key)
         assert qemu_reads(self.path, key=self.key) == self.model
         for name, content in self.snapshots.items():
             assert qemu_reads(self.path, snapshot=name) == content, name

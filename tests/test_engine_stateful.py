@@ -25,7 +25,7 @@ from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.preallocate import preallocate
 from e2kdisk.qcow2.vm_state import read_vm_state, write_vm_state
 from tests import oracles
-from tests.engine_lab import Mirror, below, new_image, noise, qemu_reads
+from tests.engine_lab import KEY, Mirror, below, new_image, noise, qemu_reads
 from tests.qcow2_model import LabFile, check_bytes, open_image, read_all
 
 SEEDS = st.integers(0, 2**16)
@@ -45,12 +45,16 @@ class Engine(RuleBasedStateMachine):
         version=st.sampled_from([2, 3, 3]),
         lazy=st.booleans(),
         backed=st.booleans(),
+        key=st.sampled_from([None, None, KEY]),
         seed=SEEDS,
     )
-    def make(self, size: tuple[int, int], bits: int, version: int, lazy: bool, backed: bool, seed: int) -> None:
+    def make(
+        self, size: tuple[int, int], bits: int, version: int, lazy: bool, backed: bool, key: str | None, seed: int
+    ) -> None:
         self.dice = random.Random(seed)
+        self.key = key
         cluster, length = size
-        options: dict[str, Any] = {"cluster_size": cluster, "version": version}
+        options: dict[str, Any] = {"cluster_size": cluster, "version": version, "encrypted": key is not None}
         if version == 3:
             options |= {"refcount_bits": bits, "lazy_refcounts": lazy}
         self.backing = noise(self.dice, length // 2 & -512) if backed else None
@@ -63,7 +67,7 @@ class Engine(RuleBasedStateMachine):
 
     def open(self, data: bytes | bytearray) -> None:
         self.file = LabFile(Scheduler(), data)
-        self.image = open_image(self.file, below(self.file.scheduler, self.backing))
+        self.image = open_image(self.file, below(self.file.scheduler, self.backing), key=self.key)
         self.image.mapping.slices.limit = 2
         self.image.refcounts.blocks.limit = 4
         self.file.engine = SimulatedEngine(self.file.scheduler, lambda pending: self.dice.randrange(len(pending)))
@@ -166,7 +170,7 @@ class Engine(RuleBasedStateMachine):
 
     def snapshot_content(self, name: str) -> bytes:
         file = LabFile(self.file.scheduler, self.file.data, read_only=True)
-        return bytes(read_all(open_image(file, below(self.file.scheduler, self.backing), snapshot=name)))
+        return bytes(read_all(open_image(file, below(self.file.scheduler, self.backing), key=self.key, snapshot=name)))
 
     @precondition(lambda self: self.image is not None)
     @invariant()
@@ -189,8 +193,8 @@ class Engine(RuleBasedStateMachine):
             with TemporaryDirectory() as place:
                 path = Path(place) / "disk.qcow2"
                 path.write_bytes(self.file.data)
-                oracles.assert_clean(path, allow_leaks=True)
-                assert qemu_reads(path) == self.model
+                oracles.assert_clean(path, allow_leaks=True, key=self.key)
+                assert qemu_reads(path, key=self.key) == self.model
 
 
 @pytest.mark.needs("qemu-utils")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from e2kdisk.aio.engine import IoVec
+from e2kdisk.aio.engine import IoVec, iov_slice
+from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.layout import SECTOR_BYTES
 
 if TYPE_CHECKING:
@@ -39,23 +40,23 @@ def encrypted(cipher: SectorCipher | None, offset: int, iov: IoVec) -> IoVec:
     return [memoryview(cipher.encrypt(offset // SECTOR_BYTES, data))]
 
 
-def _around(offset: int, length: int) -> tuple[int, bytearray]:
+def _around(offset: GuestOffset, length: int) -> tuple[GuestOffset, bytearray]:
     """The whole sectors around some bytes: where they begin, and room for them."""
-    start = offset - offset % SECTOR_BYTES
+    start = GuestOffset(offset - offset % SECTOR_BYTES)
     return start, bytearray(offset + length - start + -(offset + length) % SECTOR_BYTES)
 
 
-async def read_unaligned(image: Qcow2Image, offset: int, iov: IoVec, length: int) -> None:
+async def read_unaligned(image: Qcow2Image, offset: GuestOffset, iov: IoVec, length: int) -> None:
     """Read bytes that are no whole sectors of an encrypted image."""
     start, sectors = _around(offset, length)
-    await image.read(start, [memoryview(sectors)])
-    scatter(memoryview(sectors)[offset - start : offset - start + length], iov)
+    await image.read_beyond(start, [memoryview(sectors)], len(sectors))
+    scatter(memoryview(sectors)[offset - start : offset - start + length], iov_slice(iov, 0, length))
 
 
-async def write_unaligned(image: Qcow2Image, offset: int, iov: IoVec, length: int) -> None:
+async def write_unaligned(image: Qcow2Image, offset: GuestOffset, iov: IoVec, length: int) -> None:
     """Write bytes that are no whole sectors of an encrypted image: read, change, write, one after the other."""
     start, sectors = _around(offset, length)
     async with image.unaligned:
-        await image.read(start, [memoryview(sectors)])
+        await image.read_beyond(start, [memoryview(sectors)], len(sectors))
         sectors[offset - start : offset - start + length] = b"".join(iov)
-        await image.write(start, [memoryview(sectors)])
+        await image.write_beyond(start, [memoryview(sectors)], len(sectors))

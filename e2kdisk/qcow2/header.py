@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from e2kdisk.errors import ImageError, UnsupportedFeature
 from e2kdisk.qcow2 import layout
@@ -48,6 +48,8 @@ class Header:
     """Header bytes from 104 to header_length, kept as they are."""
     extensions: list[Extension] = field(default_factory=list)
     backing_file: str | None = None
+    backing_file_offset: int = 0
+    """Where the name lies in the first cluster, bytes; pack() leaves it there if it can, else puts it behind all."""
 
     @property
     def compression_type(self) -> int:
@@ -158,6 +160,7 @@ class Header:
             if backing_size:
                 name = area[backing_offset : backing_offset + backing_size]
                 self.backing_file = name.decode("utf-8", "surrogateescape")
+                self.backing_file_offset = backing_offset
         self.extensions = parse_extensions(file, area, self.header_length, end)
 
     # -- judge ------------------------------------------------------------------------------------
@@ -247,23 +250,54 @@ class Header:
         what = f"extensions and backing file name do not fit in {1 << self.cluster_bits} bytes"
         raise ImageError(file, "header", what)
 
+    def beside(self, old: Header) -> Header | None:
+        """The same header, laid out such that in a file that holds `old` only the first sector changes what is in use.
+
+        The feature name table is dropped, and the backing file name goes where nothing of the old header lies: there
+        it can be written before the first sector names it. None if the extensions alone are longer than a sector, or
+        the name finds no place.
+        """
+        new = replace(self, extensions=[item for item in self.extensions if item.type != layout.EXT_FEATURE_NAMES])
+        end, length = new.extensions_end, len(new._name())
+        if end > layout.SECTOR_BYTES:
+            return None
+        if end + length <= layout.SECTOR_BYTES:
+            place = end
+        elif old.extensions_end <= layout.SECTOR_BYTES <= old.backing_file_offset - length:
+            place = layout.SECTOR_BYTES
+        else:
+            place = max(old.extensions_end, old.backing_file_offset + len(old._name()), layout.SECTOR_BYTES)
+        new.backing_file_offset = place
+        return new if place + length <= 1 << self.cluster_bits else None
+
+    @property
+    def extensions_end(self) -> int:
+        """First byte behind the header and its extensions."""
+        return self._length() + len(pack_extensions(self.extensions))
+
+    def _length(self) -> int:
+        return layout.V2_HEADER_BYTES if self.version == 2 else layout.V3_HEADER_BYTES + len(self.unknown_fields)
+
+    def _name(self) -> bytes:
+        return b"" if self.backing_file is None else self.backing_file.encode("utf-8", "surrogateescape")
+
     def _pack(self, extensions: list[Extension]) -> bytes:
-        name = b"" if self.backing_file is None else self.backing_file.encode("utf-8", "surrogateescape")
+        name = self._name()
         body = b""
-        length = layout.V2_HEADER_BYTES
         if self.version == 3:
-            length = layout.V3_HEADER_BYTES + len(self.unknown_fields)
             body = _V3.pack(
                 self.incompatible_features,
                 self.compatible_features,
                 self.autoclear_features,
                 self.refcount_order,
-                length,
+                self._length(),
             )
             body += self.unknown_fields
         # The version 2 header of a v0.10 image may be followed by extensions too: same place, right behind it.
         body += pack_extensions(extensions)
-        backing_offset = layout.V2_HEADER_BYTES + len(body) if name else 0
+        end = layout.V2_HEADER_BYTES + len(body)
+        stays = end <= self.backing_file_offset <= (1 << self.cluster_bits) - len(name)
+        backing_offset = (self.backing_file_offset if stays else end) if name else 0
         head = _V2.pack(
             layout.MAGIC,
             self.version,
@@ -279,7 +313,7 @@ class Header:
             self.nb_snapshots,
             self.snapshots_offset,
         )
-        return head + body + name
+        return head + body + bytes(backing_offset - end if name else 0) + name
 
     def add_feature_names(self) -> None:
         """Put the feature name table behind the other extensions, as new version 3 images have it."""

@@ -41,7 +41,7 @@ class HeaderWriter:
 
     async def write_back(self) -> None:
         """Stage.write_back."""
-        await self._file.write(0, [memoryview(self._header.pack(self._file.name))])
+        await self._write()
         self._uncertain = False
 
     async def switch(self, **fields: Any) -> None:
@@ -50,16 +50,42 @@ class HeaderWriter:
         What the fields point to must be durable already. On an error the fields have their old values.
         Raises OSError, or ImageError when the header would not fit.
         """
-        old = {name: getattr(self._header, name) for name in fields}
+        header = self._header
+        old = {name: getattr(header, name) for name in (*fields, "extensions", "backing_file_offset")}
         for name, value in fields.items():
-            setattr(self._header, name, value)
+            setattr(header, name, value)
         try:
-            packed = self._header.pack(self._file.name)
+            header.pack(self._file.name)  # may say that it does not fit: before anything is uncertain
             self._uncertain = True
-            await self._file.write(0, [memoryview(packed)])
+            await self._write()
             await self._file.flush()
             self._uncertain = False
         except BaseException:
             for name, value in old.items():
-                setattr(self._header, name, value)
+                setattr(header, name, value)
             raise
+
+    async def _write(self) -> None:
+        """Write the header so that a power cut leaves the old one or the new one.
+
+        Sectors reach the disk one by one. The first one switches; where that is possible, what it needs behind it
+        is there before.
+        """
+        file, header = self._file, self._header
+        packed = header.pack(file.name)
+        behind = packed[layout.SECTOR_BYTES :]
+        there = bytearray(len(behind))
+        if behind:
+            await file.read(layout.SECTOR_BYTES, [memoryview(there)])
+        if there != behind:
+            new = header.beside(await read_header(file))
+            if new is None:
+                await file.write(0, [memoryview(packed)])
+                return
+            header.extensions, header.backing_file_offset = new.extensions, new.backing_file_offset
+            packed = header.pack(file.name)
+            behind = packed[header.backing_file_offset :]
+            if header.backing_file_offset >= layout.SECTOR_BYTES:
+                await file.write(header.backing_file_offset, [memoryview(behind)])
+                await file.flush()
+        await file.write(0, [memoryview(packed)[: layout.SECTOR_BYTES]])

@@ -191,9 +191,6 @@ class Qcow2Image(Node):
     async def _read_runs(self, offset: int, iov: IoVec, length: int) -> None:
         if offset < 0:
             raise UsageError(f"{self.name}: read at negative offset {offset}")
-        if self.cipher is not None and (offset | length) % layout.SECTOR_BYTES:
-            await read_unaligned(self, offset, iov, length)
-            return
         readable = max(0, min(length, self.size - offset))
         if readable < length:
             zero_fill(iov_slice(iov, readable, length - readable))
@@ -201,6 +198,9 @@ class Qcow2Image(Node):
 
     async def read_beyond(self, offset: GuestOffset, iov: IoVec, length: int) -> None:
         """Read length bytes, be it behind the end of the disk (VM state)."""
+        if self.cipher is not None and (offset | length) % layout.SECTOR_BYTES:
+            await read_unaligned(self, offset, iov, length)
+            return
         done = 0
         while done < length:
             extent = await self._extent(GuestOffset(offset + done), length - done)
@@ -286,13 +286,13 @@ class Qcow2Image(Node):
                     self.inflight.leave_write(item)
                 return
         self._need_writable(offset, length)
-        if self.cipher is not None and (offset | length) % layout.SECTOR_BYTES:
-            await write_unaligned(self, offset, iov, length)
-            return
         await self.write_beyond(GuestOffset(offset), iov, length)
 
     async def write_beyond(self, offset: GuestOffset, iov: IoVec, length: int) -> None:
         """Write where the L1 table reaches, be it behind the end of the disk (VM state)."""
+        if self.cipher is not None and (offset | length) % layout.SECTOR_BYTES:
+            await write_unaligned(self, offset, iov, length)
+            return
         done = 0
         try:
             while done < length:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from e2kdisk.block.node import zero_iov
 from e2kdisk.errors import UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 
 _CHUNK_BYTES = 64 << 20
+_PIECE_BYTES = 2 << 20
+"""Zeros of an encrypted disk go out in requests of this size."""
 
 
 async def preallocate(image: Qcow2Image, offset: int, length: int, mode: str) -> None:
@@ -25,6 +28,11 @@ async def preallocate(image: Qcow2Image, offset: int, length: int, mode: str) ->
     if mode not in PREALLOCATIONS:
         raise UsageError(f"preallocation {mode!r} is not one of {', '.join(PREALLOCATIONS)}")
     if mode == "off" or not length:
+        return
+    if image.cipher is not None:
+        # Zeros of the file decrypt to noise: whatever the mode, zeros have to be written as the guest would.
+        for start in range(offset, offset + length, _PIECE_BYTES):
+            await image.write(start, zero_iov(min(_PIECE_BYTES, offset + length - start)))
         return
     geometry = image.geometry
     done = geometry.round_down(offset)
