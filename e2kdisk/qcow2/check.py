@@ -14,10 +14,13 @@ from e2kdisk.block.file import FileNode
 from e2kdisk.block.node import Node
 from e2kdisk.errors import UnsupportedFeature, UsageError
 from e2kdisk.qcow2 import layout
-from e2kdisk.qcow2.check_walk import CheckResult, Walk
+from e2kdisk.qcow2.check_kernel import make_kernel
+from e2kdisk.qcow2.check_runs import RunKernel
+from e2kdisk.qcow2.check_walk import CheckResult, MakeKernel, Walk
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_file import read_header
 from e2kdisk.qcow2.repair import FIXES, repair
+from e2kdisk.qcow2.table_runs import Scattered
 
 __all__ = ["CheckResult", "check", "check_file"]
 
@@ -40,7 +43,15 @@ async def check_file(file: Node, fix: str | None = None) -> CheckResult:
 
 async def _walk(file: Node, header: Header) -> Walk:
     header.check_limits(file.name, file.size, refcounts=False)
-    walk = Walk(file, header)
+    try:
+        return await walk_with(RunKernel, file, header)
+    except Scattered:
+        return await walk_with(make_kernel, file, header)
+
+
+async def walk_with(kernel: MakeKernel, file: Node, header: Header) -> Walk:
+    """Count and compare everything in an image whose header is within the limits. Raises Scattered, as kernel does."""
+    walk = Walk(file, header, kernel)
     await walk.count_everything_but_refcounts()
     await walk.count_refcounts()
     await walk.compare()

@@ -1,6 +1,7 @@
 """The inner loops of a check, over whole tables at once: with numpy when it is installed, else in plain Python.
 
-Both kernels give the same answers (a test compares them); numpy is loaded only for images where it pays.
+These are the kernels for every image, with a counter for each cluster; check_runs has the one for images in order,
+which is tried first. All give the same answers (tests compare them); numpy is loaded only where it pays.
 """
 
 from __future__ import annotations

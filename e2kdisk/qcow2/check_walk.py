@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.bitmap_table import bitmap_areas
-from e2kdisk.qcow2.check_kernel import make_kernel
+from e2kdisk.qcow2.check_kernel import Kernel, make_kernel
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.snapshot_table import read_snapshots
+
+MakeKernel = Callable[[Geometry, int], Kernel]
+"""Makes the counters for a file of so many clusters."""
 
 MAX_PROBLEMS = 1000
 """Problems that are kept as text; all are counted."""
@@ -64,7 +68,7 @@ class CheckResult:
 class Walk:
     """Counts references and judges pointers; afterwards `compare` judges refcounts and COPIED flags."""
 
-    def __init__(self, file: Node, header: Header) -> None:
+    def __init__(self, file: Node, header: Header, kernel: MakeKernel = make_kernel) -> None:
         self.file = file
         self.header = header
         self.geometry = Geometry(header.cluster_bits, header.refcount_order)
@@ -72,7 +76,7 @@ class Walk:
         if self.clusters > MAX_CLUSTERS:
             raise ImageError(file.name, "", f"a file of {file.size} bytes has too many clusters to be checked")
         self.result = CheckResult(file.name, total_clusters=self.geometry.clusters(header.size))
-        self.kernel = make_kernel(self.geometry, self.clusters)
+        self.kernel = kernel(self.geometry, self.clusters)
         self.bad_entries: list[tuple[int, int]] = []
         """(file offset, value in its place) of L1 and L2 entries that make no sense."""
         self._zero_cluster = layout.ZERO if header.version >= 3 else 0
