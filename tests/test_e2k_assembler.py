@@ -45,7 +45,7 @@ def test_labels_data_and_expressions():
 
 def test_a_label_of_code_is_where_the_code_is():
     program = assemble(".byte 1\nhere:\n\n addd 0, 1 -> r1", base=BASE)
-    assert (program.symbols["here"], program.lines) == (BASE + 8, ((BASE + 8, 4),))
+    assert (program.symbols["here"], program.lines) == (BASE + 8, ((BASE + 8, 4, "<text>"),))
 
 
 def test_forward_references_get_the_shortest_literal_that_holds_them():
@@ -69,6 +69,53 @@ def test_operations_share_literals():
     assert len(code) == 24
     with pytest.raises(AssemblyError, match="no room for the literal"):
         assemble("{" + ";".join(f"addd 0, {n << 40:#x} -> r{n}" for n in range(1, 4)) + "}")
+
+
+def test_strings_in_expressions_lie_after_the_program_once_each():
+    program = assemble('addd 0, "one\\n" -> r1\naddd 0, "two" -> r2\n.dword "one\\n"', base=BASE)
+    assert program.code.endswith(b"one\n\0two\0")
+    assert program.code.count(b"one") == 1
+    address = int.from_bytes(program.code[-17:-9], "little")
+    assert program.code[address - BASE :] == b"one\n\0two\0"
+    assert program.symbols == {}
+
+
+def test_labels_and_register_names_belong_to_their_routine():
+    program = assemble(
+        """
+        .routine first
+            .reg count r3, more p1
+        .next:
+            { subd count, 1 -> r3; cmpledb count, 1 -> more }
+            branch .next ? ~more
+        .routine second
+            .reg count r5
+        .next: addd count, 1 -> count
+            branch .next
+            branch first.next
+        """
+    )
+    assert list(program.symbols) == ["first", "first.next", "second", "second.next"]
+    assert [text for _, _, text in listing(program.code)] == [
+        "{ cmpledb,0 r3, 1 -> p1; subd,1 r3, 1 -> r3 }",
+        "branch 0x0 ? ~p1",
+        "addd,0 r5, 1 -> r5",
+        "branch 0x20",
+        "branch 0x0",
+    ]
+
+
+def test_a_file_is_included_once_from_beside_the_one_that_asks(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/a.s").write_text('.include "b.s"\na: addd 0, b -> r1')
+    (tmp_path / "lib/b.s").write_text('.include "a.s"\nb: addd 0, 2 -> r1')
+    file = str(tmp_path / "main.s")
+    program = assemble('.include "lib/b.s"\n.include "lib/a.s"\nend:', file=file)
+    assert program.symbols == {"a": 0, "b": 8, "end": 16}
+    assert program.lines == ((0, 2, str(tmp_path / "lib/a.s")), (8, 2, str(tmp_path / "lib/b.s")))
+    (tmp_path / "lib/b.s").write_text("b: addd 0, 2 - r1")
+    with pytest.raises(AssemblyError, match=r"lib/b.s:1:16: a number expected, not 'r1'"):
+        assemble('.include "lib/b.s"', file=file)
 
 
 MISTAKES = {
@@ -103,6 +150,15 @@ MISTAKES = {
     ".byte 256": "1:1: 0x100 does not fit .byte",
     ".space -1": "1:1: .space: -1 bytes",
     ".ascii 5": "1:8: a string expected",
+    '.include "none.s"': "1:10: none.s: No such file or directory",
+    ".include none": "1:10: the name of a file expected, in quotes",
+    ".reg count r1": "1:1: .reg belongs into a .routine",
+    ".routine .inner": "1:10: '.inner': the name of a routine begins with a letter",
+    ".routine a\n.reg count 5": "2:12: a register or predicate expected, not '5'",
+    ".routine a\n.reg count ctpr1": "2:12: a register or predicate expected, not 'ctpr1'",
+    ".routine a\n.reg addd r1": "2:6: 'addd' has a meaning of its own",
+    ".routine a\n.reg a r1": "2:6: 'a' has a meaning of its own",
+    ".routine a\n.reg x r1\n.routine b\naddd x, 1 -> r1": "4:6: 'x' is not defined",
     ".nonsense": "1:1: no directive is called '.nonsense'",
     "addd 0, @ -> r1": "1:9: '@' is not part of the language",
     '.ascii "open': "1:8: '\"' is not part of the language",

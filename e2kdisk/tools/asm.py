@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.arguments import Parser
+
+if TYPE_CHECKING:
+    from e2kdisk.machine.cpu.e2k.assembler import Program
 
 HELP = """\
 Assemble a program for Elbrus (e2k) into a raw image, such as `e2kdisk run
@@ -78,17 +82,18 @@ def main(arguments: Sequence[str]) -> int:
     program = assemble(text, base=given.base, file=name)
     Path(output).write_bytes(program.code)
     if given.listing:
-        _print_listing(text, program.base, program.code, program.lines)
+        _print_listing(program)
     if given.symbols:
         for symbol, value in sorted(program.symbols.items(), key=lambda item: item[1]):
             print(f"{value & (1 << 64) - 1:016x} {symbol}")
     return 0
 
 
-def _print_listing(text: str, base: int, code: bytes, lines: tuple[tuple[int, int], ...]) -> None:
+def _print_listing(program: Program) -> None:
     from e2kdisk.machine.cpu.e2k.bundle import length_of
 
-    source = text.splitlines()
-    for address, line in lines:
-        at = address - base
-        print(f"{address:09x}  {code[at : at + length_of(code[at])].hex():<32}  {source[line - 1].strip()}")
+    sources = {file: text.splitlines() for file, text in program.texts.items()}
+    for address, line, file in program.lines:
+        at = address - program.base
+        code = program.code[at : at + length_of(program.code[at])]
+        print(f"{address:09x}  {code.hex():<32}  {sources[file][line - 1].strip()}")

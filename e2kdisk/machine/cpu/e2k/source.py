@@ -1,7 +1,9 @@
-"""Assembler source: tokens with their places, and expressions over numbers and symbols."""
+"""Assembler source: tokens with their places, included files, and expressions over numbers and symbols."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
@@ -25,6 +27,7 @@ class Token(NamedTuple):
     text: str
     line: int
     column: int
+    file: str = ""
 
 
 _PATTERN = re.compile(
@@ -51,13 +54,64 @@ def tokens(text: str, file: str) -> list[Token]:
             raise AssemblyError(file, line, at - start + 1, f"{text[at]!r} is not part of the language")
         kind = match.lastgroup or ""
         if kind != "space":
-            found.append(Token(kind, match[0], line, at - start + 1))
+            found.append(Token(kind, match[0], line, at - start + 1, file))
         at = match.end()
         if kind == "newline":
             line, start = line + 1, at
-    found.append(Token("newline", "\n", line, at - start + 1))
-    found.append(Token("end", "", line, at - start + 1))
+    found.append(Token("newline", "\n", line, at - start + 1, file))
+    found.append(Token("end", "", line, at - start + 1, file))
     return found
+
+
+INCLUDE = ".include"
+MAX_TEXT = 64 << 20
+"""Bytes of one source file."""
+
+
+class Source:
+    """The tokens of a text and of all that it includes, each file once, where it is first asked for."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.texts = {file: text}
+        """By file name, as they stand in errors."""
+        self._seen = {os.path.realpath(file)}
+        self.tokens = self._expand(tokens(text, file))
+
+    def _expand(self, found: list[Token]) -> list[Token]:
+        expanded: list[Token] = []
+        at = 0
+        while at < len(found):
+            token = found[at]
+            at += 1
+            if token.kind != "name" or token.text != INCLUDE:
+                expanded.append(token)
+                continue
+            name = found[at]
+            at += 1
+            if name.kind != "string":
+                raise AssemblyError(name.file, name.line, name.column, "the name of a file expected, in quotes")
+            expanded += self._included(name)
+        return expanded
+
+    def _included(self, name: Token) -> list[Token]:
+        path = os.path.join(os.path.dirname(name.file), unquote(name.text))
+        real = os.path.realpath(path)
+        if real in self._seen:
+            return []
+        self._seen.add(real)
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MAX_TEXT + 1)
+            if len(data) > MAX_TEXT:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            text = data.decode()
+        except OSError as error:
+            raise AssemblyError(name.file, name.line, name.column, f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            what = f"{path}: not UTF-8 text (offset {error.start:#x})"
+            raise AssemblyError(name.file, name.line, name.column, what) from None
+        self.texts[path] = text
+        return self._expand(tokens(text, path)[:-1])
 
 
 def unquote(text: str) -> str:
@@ -80,17 +134,21 @@ MAX_SHIFT = 64
 class Reader:
     """Walks over tokens."""
 
-    def __init__(self, text: str, file: str, symbol: Callable[[Token], int]) -> None:
-        self.file = file
-        self._tokens = tokens(text, file)
+    def __init__(self, source: Source, symbol: Callable[[Token], int]) -> None:
+        self._tokens = source.tokens
         self._at = 0
         self._symbol = symbol
-        """Gives the value of a name in an expression."""
+        """Gives the value of a name or a string in an expression."""
+        self.aliases: dict[str, str] = {}
+        """Names that stand for other names: those of registers."""
 
     @property
     def token(self) -> Token:
         """The next token."""
-        return self._tokens[self._at]
+        token = self._tokens[self._at]
+        if token.kind == "name" and token.text in self.aliases:
+            return token._replace(text=self.aliases[token.text])
+        return token
 
     @property
     def following(self) -> Token:
@@ -135,7 +193,7 @@ class Reader:
     def fail(self, what: str, token: Token | None = None) -> NoReturn:
         """Raise AssemblyError for a token, by default the next one."""
         token = token or self.token
-        raise AssemblyError(self.file, token.line, token.column, what)
+        raise AssemblyError(token.file, token.line, token.column, what)
 
     @staticmethod
     def _shown(token: Token) -> str:
@@ -160,7 +218,7 @@ class Reader:
         token = self.next()
         if token.kind == "number":
             return self._number(token)
-        if token.kind == "name":
+        if token.kind in ("name", "string"):
             return self._symbol(token)
         match token.text if token.kind == "mark" else "":
             case "-":

@@ -28,6 +28,11 @@ def is_reserved(name: str) -> bool:
     return name in _LITERALS or any(pattern.fullmatch(name) for pattern in patterns)
 
 
+def is_register(name: str) -> bool:
+    """Whether it is the name of a register or predicate."""
+    return any(pattern.fullmatch(name) for pattern in (_REGISTER, _PREDICATE))
+
+
 @dataclass
 class _Parts:
     """A wide instruction while it is read."""
