@@ -25,7 +25,7 @@ MAS_FLAGS = {"io": 6, "be": 8, "ua": 16}
 def is_reserved(name: str) -> bool:
     """Whether a name means something in a wide instruction, so that no symbol may have it."""
     patterns = (_REGISTER, _PREDICATE, _CTPR, _LTS)
-    return name in _LITERALS or any(pattern.fullmatch(name) for pattern in patterns)
+    return name in _LITERALS or name in _CONTROL or any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def is_register(name: str) -> bool:
