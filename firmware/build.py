@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Build the guest programs: firmware/images/guest-<cpu>.bin, for arm64 and riscv64.
+"""Build the guest programs: firmware/images/guest-<cpu>.bin, for arm64 and riscv64, and e2k-<name>.bin for Elbrus.
 
     python firmware/build.py            compile and replace the images
     python firmware/build.py --check    compile and compare: exit code 1 and one line when an image is out of date
 
-The compiler is zig's C compiler at one exact version, from PyPI (`pip install ziglang==0.16.0`): the same bytes come
+The programs for Elbrus are in assembler and built by e2kdisk itself, firmware/e2k says what each is. For the others the
+compiler is zig's C compiler at one exact version, from PyPI (`pip install ziglang==0.16.0`): the same bytes come
 out on every host. The images hold no path, no time and no address. Each image is linked twice, at different places, and
 must come out equal, so it runs wherever it is loaded (at a multiple of 4 KiB).
 
@@ -16,6 +17,9 @@ The images are raw: entered at the first byte, on the emulator's `virt` boards.
                         (`qemu-system-riscv64 -M virt -bios`). Uses RAM 0x80100000-0x80400000.
 
 What the program does is told by sector 0 of the disk: guest/options.h. What it writes: guest/pattern.h.
+
+    e2k-*.bin           Entered at the first byte, at 0x1_0000_0000 of the elbrus board. e2k-kernel.bin is what lies at
+                        the entry of a kernel image that `boot` loads to 0x40_0000.
 """
 
 import argparse
@@ -24,8 +28,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ZIGLANG = "0.16.0"
@@ -70,6 +75,9 @@ TARGETS = (
         ("-target", "riscv64-freestanding-none", "-mcpu=generic_rv64+m+a+c", "-mcmodel=medany"),
     ),
 )
+
+E2K_PROGRAMS = ("ide-pio", "ide-dma", "virtio", "boot", "kernel")
+"""Their sources are e2k/<name>.s, with what these include; each says itself where it lies."""
 
 C_FLAGS = (
     *("-std=c11", "-Os", "-g0", "-Wall", "-Wextra", "-Werror"),
@@ -120,20 +128,41 @@ def build(target: Target) -> bytes:
         return built
 
 
+def build_e2k(name: str) -> bytes:
+    """Assemble one program for Elbrus."""
+    try:
+        from e2kdisk.machine.cpu.e2k.assembler import AssemblyError, assemble
+    except ImportError as error:
+        raise BuildError(f"needs e2kdisk itself: {error}") from None
+    source = HERE / "e2k" / f"{name}.s"
+    try:
+        return assemble(source.read_text(encoding="utf-8"), file=str(source)).code
+    except AssemblyError as error:
+        raise BuildError(str(error)) from None
+
+
+def images() -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    """Every image, and what builds it."""
+    for name in E2K_PROGRAMS:
+        yield IMAGES / f"e2k-{name}.bin", partial(build_e2k, name)
+    for target in TARGETS:
+        yield target.image, partial(build, target)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Build all images and keep or compare them; the exit code."""
     parser = argparse.ArgumentParser(description="Build the guest programs.")
     parser.add_argument("--check", action="store_true", help="compare with the images instead of replacing them")
     check: bool = parser.parse_args(argv).check
     try:
-        for target in TARGETS:
-            built = build(target)
-            name = target.image.relative_to(HERE.parent)
+        for image, make in images():
+            built = make()
+            name = image.relative_to(HERE.parent)
             if not check:
                 IMAGES.mkdir(exist_ok=True)
-                target.image.write_bytes(built)
+                image.write_bytes(built)
                 print(f"{name}: {len(built)} bytes")
-            elif not target.image.exists() or target.image.read_bytes() != built:
+            elif not image.exists() or image.read_bytes() != built:
                 print(f"{name} is not what its source builds: run python firmware/build.py", file=sys.stderr)
                 return 1
     except BuildError as error:

@@ -21,7 +21,7 @@
     .equ INDIRECT, 0x000b_0000          # three blocks of block numbers, BLOCK_ROOM each
     .equ BLOCK, 0x000c_0000             # a block of a directory or an inode table
     .equ SECTOR, 0x000d_0000            # a sector or two
-    .equ IDE_STATE, 0x000e_0000         # variables
+    .equ DISK_STATE, 0x000e_0000        # variables
     .equ EXT2_STATE, 0x000e_0100
     .equ BOOT_STATE, 0x000e_0200
     .equ CONF, 0x0010_0000              # boot.conf

@@ -31,10 +31,10 @@
 
     .equ BURST, 8                       # sectors in a PIO command, as the loader of Linux/e2k takes them
 
-    .equ ide_command, IDE_STATE         # ports, as addresses in the I/O space
-    .equ ide_control, IDE_STATE + 8
-    .equ ide_master, IDE_STATE + 16
-    .equ ide_function, IDE_STATE + 24
+    .equ ide_command, DISK_STATE         # ports, as addresses in the I/O space
+    .equ ide_control, DISK_STATE + 8
+    .equ ide_master, DISK_STATE + 16
+    .equ ide_function, DISK_STATE + 24
 
 .routine ide_find                       # ide_find(): the controller, its ports and no interrupts; fails without one
     .reg function r8, absent p0
