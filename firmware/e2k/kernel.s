@@ -1,5 +1,5 @@
 # kernel: what `boot` starts in our tests, in the place of Linux. Says what its boot block holds, reads one more sector
-# of the disk by itself and stops. This is the code at the entry of the image; boot_block.kernel_image() makes the rest.
+# of the disk by itself and switches off. This is the code at the entry of the image; boot_block.kernel_image() makes the rest.
 
     .org 0x0041_6000                    # LOAD + 0x16000
     .include "start.s"
@@ -55,8 +55,10 @@
     call ctpr1, wbs=ARGS ? ~good
     { addd 0, SECTOR -> r16; addd 0, 512 -> r17; addd 0, 0 -> r18; disp ctpr1, print_checksum }
     call ctpr1, wbs=ARGS
-    { addd 0, "\nkernel: done" -> r16; disp ctpr1, fail }
+    { addd 0, "\nkernel: done\n" -> r16; disp ctpr1, print }
     call ctpr1, wbs=ARGS
+    return ctpr3
+    ct ctpr3
 
 .routine print_range                    # print_range(text, base, size): "TEXT 0xBASE+0xSIZE"
     { setwd wsz=FRAME; addd r0, 0 -> r16; disp ctpr1, print }

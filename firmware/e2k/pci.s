@@ -13,6 +13,10 @@
     .equ CAPABILITIES, 0x34
     .equ IO_MEMORY_MASTER, 7            # in COMMAND
 
+    .equ ID_POWER, 0x800e_1fff          # the power controller of an IOHUB-2
+    .equ POWER_CONTROL, 0x4c            # its PM1_CNT (ACPI 4.8.3.2.1)
+    .equ POWER_OFF, 1 << 13 | 5 << 10   # enter state S5
+
     .align 64
 memory_next: .dword 0x9000_0000         # where the next memory BAR goes; PCI and CPU see it at the same address
 port_next: .dword 0x2000
@@ -63,3 +67,11 @@ port_next: .dword 0x2000
     addd 0, IO_MEMORY_MASTER -> r16
     { sth r16 -> [function + COMMAND]; return ctpr3 }
     ct ctpr3
+
+.routine power_off                      # switch the machine off, or stop if it has nothing to do that with
+    .reg none p0
+    { setwd wsz=FRAME; addd 0, ID -> r16; addd 0, -1 -> r17; addd 0, ID_POWER -> r18; disp ctpr1, pci_find }
+    call ctpr1, wbs=ARGS
+    { cmpedb r16, 0 -> none; addd 0, POWER_OFF -> r8 }
+    stw r8 -> [r16 + POWER_CONTROL] ? ~none
+    branch stop

@@ -1,5 +1,6 @@
 # Where a program of this folder is entered, as f(n, boot block): by the board as firmware, or by a boot loader.
 # The program places it with .org and has a routine `main`, which is called as main(boot block or 0).
+# When main returns, the machine is switched off.
 
     .include "calls.s"
 
@@ -32,6 +33,6 @@
     call ctpr1, wbs=ARGS
     { addd block, 0 -> r16; disp ctpr1, main }
     call ctpr1, wbs=ARGS
-    branch stop
+    branch power_off                    # what fails does not come here
 
-    .include "console.s"
+    .include "pci.s"
