@@ -21,9 +21,11 @@
     call ctpr1, wbs=ARGS
     { addd 0, program -> r16; disp ctpr1, print }
     call ctpr1, wbs=ARGS
+    { addd 0, '\n' -> r16; disp ctpr1, put }
+    call ctpr1, wbs=ARGS
     disp ctpr1, disk_open
     call ctpr1, wbs=ARGS
-    { addd r16, 0 -> sectors; addd r16, 0 -> r17; addd 0, "\nsectors " -> r16; disp ctpr1, print_with }
+    { addd r16, 0 -> sectors; addd r16, 0 -> r17; addd 0, "sectors " -> r16; disp ctpr1, print_with }
     call ctpr1, wbs=ARGS
     { cmpbdb sectors, READ_SECTORS_COUNT -> few; addd 0, "\nFAIL: the disk is too small" -> r16; disp ctpr1, fail }
     call ctpr1, wbs=ARGS ? few

@@ -31,12 +31,14 @@ program: .asciz "ide-dma"
     call ctpr1, wbs=ARGS
     disp ctpr1, ide_identify
     call ctpr1, wbs=ARGS
-    { addd r16, 0 -> r10; addd 0, "\nmodel " -> r16; addd 0, 27 -> r17; addd 0, 20 -> r18; disp ctpr1, print_identity }
+    { addd r16, 0 -> r10; addd 0, "model " -> r16; addd 0, 27 -> r17; addd 0, 20 -> r18; disp ctpr1, print_identity }
+    call ctpr1, wbs=ARGS
+    { addd 0, '\n' -> r16; disp ctpr1, put }
     call ctpr1, wbs=ARGS
     ldw [function + CLASS] -> class
-    { andd class, NATIVE -> class; addd 0, "\nports native" -> r16; disp ctpr1, print }
+    { andd class, NATIVE -> class; addd 0, "ports native\n" -> r16; disp ctpr1, print }
     cmpedb class, NATIVE -> native
-    addd 0, "\nports legacy" -> r16 ? ~native
+    addd 0, "ports legacy\n" -> r16 ? ~native
     call ctpr1, wbs=ARGS
     { addd r10, 0 -> r0; return ctpr3 }
     ct ctpr3

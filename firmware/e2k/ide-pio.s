@@ -12,7 +12,9 @@ program: .asciz "ide-pio"
     call ctpr1, wbs=ARGS
     disp ctpr1, ide_identify
     call ctpr1, wbs=ARGS
-    { addd r16, 0 -> r8; addd 0, "\nmodel " -> r16; addd 0, 27 -> r17; addd 0, 20 -> r18; disp ctpr1, print_identity }
+    { addd r16, 0 -> r8; addd 0, "model " -> r16; addd 0, 27 -> r17; addd 0, 20 -> r18; disp ctpr1, print_identity }
+    call ctpr1, wbs=ARGS
+    { addd 0, '\n' -> r16; disp ctpr1, put }
     call ctpr1, wbs=ARGS
     { addd r8, 0 -> r0; return ctpr3 }
     ct ctpr3

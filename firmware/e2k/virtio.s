@@ -65,7 +65,7 @@ program: .asciz "virtio"
     { addd 0, ID -> r16; addd 0, -1 -> r17; addd 0, ID_TRANSITIONAL -> r18 }
     call ctpr1, wbs=ARGS ? absent
     addd r16, 0 -> r8 ? absent
-    { cmpedb r8, 0 -> absent; addd 0, "\nFAIL: no virtio-blk on the PCI bus" -> r16; disp ctpr1, fail }
+    { cmpedb r8, 0 -> absent; addd 0, "FAIL: no virtio-blk on the PCI bus" -> r16; disp ctpr1, fail }
     call ctpr1, wbs=ARGS ? absent
     { addd r8, 0 -> r16; disp ctpr1, pci_assign }
     call ctpr1, wbs=ARGS
@@ -104,7 +104,7 @@ program: .asciz "virtio"
 .check:
     { ldd [area_common] -> r8; ldd [area_notify] -> r9 }
     { cmpedb r8, 0 -> zero; cmpedb r9, 0 -> end; disp ctpr1, fail }
-    addd 0, "\nFAIL: virtio: no capabilities of the modern interface" -> r16
+    addd 0, "FAIL: virtio: no capabilities of the modern interface" -> r16
     call ctpr1, wbs=ARGS ? zero
     disp ctpr1, fail
     call ctpr1, wbs=ARGS ? end
@@ -126,7 +126,7 @@ program: .asciz "virtio"
     stw zero -> [common + DEVICE_FEATURE_SELECT]
     ldw [common + DEVICE_FEATURE] -> flush
     { cmpandesb value, FEATURE_VERSION_1 -> none; andd flush, FEATURE_FLUSH -> flush }
-    { addd 0, "\nFAIL: virtio: the device has no version 1" -> r16; disp ctpr1, fail; std flush -> [can_flush] }
+    { addd 0, "FAIL: virtio: the device has no version 1" -> r16; disp ctpr1, fail; std flush -> [can_flush] }
     call ctpr1, wbs=ARGS ? none
     stw zero -> [common + DRIVER_FEATURE_SELECT]
     stw flush -> [common + DRIVER_FEATURE]
@@ -135,7 +135,7 @@ program: .asciz "virtio"
     addd 0, FEATURES_OK -> status
     stb status -> [common + DEVICE_STATUS]
     ldb [common + DEVICE_STATUS] -> value
-    { cmpesb value, status -> none; addd 0, "\nFAIL: virtio: the device refuses the features" -> r16; disp ctpr1, fail }
+    { cmpesb value, status -> none; addd 0, "FAIL: virtio: the device refuses the features" -> r16; disp ctpr1, fail }
     call ctpr1, wbs=ARGS ? ~none
     return ctpr3
     ct ctpr3
@@ -147,7 +147,7 @@ program: .asciz "virtio"
     { ldd [area_common] -> common; addd 0, 0 -> zero; addd 0, 1 -> one }
     sth zero -> [common + QUEUE_SELECT]
     ldh [common + QUEUE_SIZE] -> value
-    { cmpbdb value, ENTRIES -> few; addd 0, "\nFAIL: virtio: the queue is too short" -> r16; disp ctpr1, fail }
+    { cmpbdb value, ENTRIES -> few; addd 0, "FAIL: virtio: the queue is too short" -> r16; disp ctpr1, fail }
     call ctpr1, wbs=ARGS ? few
     addd 0, ENTRIES -> value
     sth value -> [common + QUEUE_SIZE]
