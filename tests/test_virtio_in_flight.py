@@ -28,6 +28,14 @@ def slow_read(fd, iov, offset):
     return read_fully(fd, iov, offset)
 
 
+@pytest.fixture(scope="module", autouse=True, params=["mmio", "pci"])
+def transport(request):
+    """Every test of this file runs over every transport."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Driver, "transport", request.param)
+        yield request.param
+
+
 @pytest.fixture
 def image(tmp_path):
     path = tmp_path / "disk.raw"
@@ -111,9 +119,9 @@ def ram_hash(driver):
 @pytest.mark.parametrize(
     "reset",
     [
-        lambda driver: driver.set_reg(0x070, 0),
-        lambda driver: driver.mmio.reset(),
-        lambda driver: driver.set_reg(0x040 if driver.legacy else 0x044, 0),
+        lambda driver: driver.set_status(0),
+        lambda driver: driver.controller.reset(),
+        lambda driver: driver.link.stop_queue(),
     ],
     ids=["Status", "the board's line", "the queue's register"],
 )
@@ -138,6 +146,7 @@ def test_nothing_is_written_to_memory_after_a_reset(image, opened, make_engine, 
         pass
     assert ram_hash(driver) == after
     assert driver.interrupts == 0
+    driver.link.power_on()
     driver.init()
     assert driver.read(5, 1) == sector_bytes(5)
 
@@ -146,7 +155,7 @@ def test_a_write_in_flight_at_a_reset_is_not_lost(image, opened):
     driver = Driver(opened(image, simulated()))
     driver.start(OUT, 9, b"w" * 512)
     driver.kick()
-    driver.set_reg(0x070, 0)
+    driver.set_status(0)
     driver.init()
     assert driver.read(9, 1) == b"w" * 512
 
@@ -156,7 +165,7 @@ def test_a_broken_device_says_no_more_even_when_earlier_requests_end(image, open
     driver.start(IN, 1, length=512)
     driver.kick()
     driver.offer(999)
-    driver.set_reg(0x050, 0)
+    driver.notify()
     assert driver.broken
     while driver.disk.scheduler.wait(0.01):
         pass
@@ -171,7 +180,7 @@ def test_a_head_that_is_in_flight_cannot_be_offered_again(image, opened):
     driver.kick()
     for _ in range(1000):
         driver.offer(pending.head)
-        driver.set_reg(0x050, 0)
+        driver.notify()
     assert driver.broken
     assert "available again" in driver.trace.guest_errors[0]
     assert len(driver.trace.guest_errors) == 1
@@ -196,7 +205,7 @@ def test_a_resize_while_a_request_is_in_flight_shows_both_reasons():
     driver.disk.resize(1 << 21)
     driver.start(FLUSH)
     driver.kick()
-    assert driver.reg(0x060) == 3
+    assert driver.link.take_reasons() == 3
 
 
 # -- save and load ----------------------------------------------------------------------------------
@@ -210,15 +219,15 @@ def test_a_device_goes_on_after_save_and_load_as_if_nothing_had_happened(legacy)
             driver.start(OUT, step, b"%d" % step * 512)
             driver.kick()
             driver.start(IN, step, length=512)  # available, not yet notified: stays so over the save
-        state = moved.mmio.save()
+        state = moved.controller.save()
         state = json.loads(json.dumps(state))  # plain data
         twin = Driver(moved.disk, legacy=legacy, init=False)
         twin.memory, twin.ram = moved.memory, moved.ram
-        twin.mmio.connect(moved.memory, moved.irq)
-        twin.mmio.load(state)
-        assert twin.mmio.save() == state
-        moved.mmio, moved.device = twin.mmio, twin.device
-        moved.mmio.trace = moved.trace
+        twin.controller.connect(moved.memory, moved.irq)
+        twin.controller.load(state)
+        assert twin.controller.save() == state
+        moved.controller, moved.device, moved.link = twin.controller, twin.device, twin.link
+        moved.controller.trace = moved.trace
         assert moved.irq.level == straight.irq.level
         for driver in (straight, moved):
             driver.kick()
@@ -232,18 +241,18 @@ def test_a_device_goes_on_after_save_and_load_as_if_nothing_had_happened(legacy)
 def test_a_broken_device_is_broken_after_load():
     driver = Driver(make_disk())
     driver.offer(999)
-    driver.set_reg(0x050, 0)
+    driver.notify()
     twin = Driver(make_disk(), init=False)
-    twin.mmio.load(driver.mmio.save())
+    twin.controller.load(driver.controller.save())
     assert twin.broken
     assert twin.irq.level
 
 
 def test_the_chosen_cache_mode_is_part_of_the_state():
     driver = Driver(make_disk())
-    driver.mmio.write(0x120, 1, 0)
+    driver.link.set_config(32, 1, 0)
     twin = Driver(make_disk(), init=False)
-    twin.mmio.load(driver.mmio.save())
+    twin.controller.load(driver.controller.save())
     assert not twin.disk.write_cache
     assert twin.config(32, 1) == 0
 
@@ -253,15 +262,15 @@ def test_a_save_with_requests_in_flight_is_refused(image, opened):
     pending = driver.start(IN, 0, length=512)
     driver.kick()
     with pytest.raises(RuntimeError, match="in flight"):
-        driver.mmio.save()
+        driver.controller.save()
     driver.wait(pending)
-    driver.mmio.save()
+    driver.controller.save()
 
 
-def test_state_of_another_kind_is_refused():
-    state = Driver(make_disk()).mmio.save()
+def test_state_of_another_kind_is_refused(transport):
+    state = Driver(make_disk()).controller.save()
     with pytest.raises(ValueError, match="another transport"):
-        Driver(make_disk(), legacy=True).mmio.load(state)
+        Driver(make_disk(), legacy=True, transport="pci" if transport == "mmio" else "mmio").controller.load(state)
     state["device"]["version"] = 99
     with pytest.raises(ValueError, match="version 99"):
-        Driver(make_disk()).mmio.load(state)
+        Driver(make_disk()).controller.load(state)

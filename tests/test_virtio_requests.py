@@ -26,6 +26,14 @@ from tests.virtio_driver import (
 SECTORS = 2048
 
 
+@pytest.fixture(scope="module", autouse=True, params=["mmio", "pci"])
+def transport(request):
+    """Every test of this file runs over every transport."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Driver, "transport", request.param)
+        yield request.param
+
+
 @pytest.fixture
 def driver():
     return Driver(make_disk(serial="E2K-0001"))
@@ -193,10 +201,10 @@ def test_the_cache_switched_off_makes_each_write_durable(driver, monkeypatch):
     monkeypatch.setattr(driver.disk.node, "flush", flush)
     driver.write(0, b"x" * 512)
     assert order == []
-    driver.mmio.write(0x120, 1, 0)
+    driver.link.set_config(32, 1, 0)
     driver.write(0, b"x" * 512)
     assert order == ["flush"]
-    driver.mmio.write(0x120, 1, 1)
+    driver.link.set_config(32, 1, 1)
     driver.write(0, b"x" * 512)
     assert order == ["flush"]
 

@@ -7,13 +7,20 @@ import pytest
 from e2kdisk.aio import VirtualClock
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.memory import RamMemory
-from e2kdisk.devices.virtio import VirtioBlk, VirtioMmio
 from e2kdisk.devices.virtio.blk_request import BlkMistake
 from e2kdisk.devices.virtio.queue import INDIRECT, NEXT, WRITE, RingMistake
 from tests.virtio_driver import DESCRIPTOR, HEADER, IN, OK, OUT, RAM_BASE, Driver, contents, make_disk
 
 both_transports = pytest.mark.parametrize("legacy", [False, True], ids=["modern", "legacy"])
 with_and_without_event_index = pytest.mark.parametrize("without", [(), ("EVENT_IDX",)], ids=["event index", "flags"])
+
+
+@pytest.fixture(scope="module", autouse=True, params=["mmio", "pci"])
+def transport(request):
+    """Every test of this file runs over every transport."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Driver, "transport", request.param)
+        yield request.param
 
 
 # -- order ------------------------------------------------------------------------------------------
@@ -74,7 +81,7 @@ class CopyingMemory:
 def test_data_status_used_entry_index_and_interrupt_come_in_this_order():
     driver = Driver(make_disk(), init=False)
     memory = CopyingMemory(driver)
-    driver.mmio.connect(memory, IrqLine(lambda level: memory.log.append("interrupt") if level else None))
+    driver.controller.connect(memory, IrqLine(lambda level: memory.log.append("interrupt") if level else None))
     driver.init()
     pending = driver.start(IN, 1, length=1024)
     driver.kick()
@@ -105,9 +112,9 @@ def test_requests_of_one_notification_are_one_batch():
 
 def at_index(driver, index):
     """Move both ring indices on, as if `index` requests had been made."""
-    state = driver.mmio.save()
+    state = driver.controller.save()
     state["device"]["queues"][0] |= {"next_avail": index, "used_index": index}
-    driver.mmio.load(state)
+    driver.controller.load(state)
     driver.avail_index = driver.seen_used = driver._kicked = index
     for address in (driver.avail + 2, driver.used_ring + 2, driver.used_ring + 4 + 8 * driver.size):
         driver.poke16(address, index)
@@ -199,7 +206,7 @@ def test_a_chain_that_comes_while_the_device_goes_to_sleep_is_served(monkeypatch
 
     monkeypatch.setattr(queue, "_write_used", racing)
     first = driver.start(IN, 0, length=512)
-    driver.set_reg(0x050, 0)
+    driver.notify()
     done = driver.collect()
     assert done == [first, *late]
 
@@ -338,18 +345,18 @@ def test_a_mistake_breaks_the_device_until_it_is_reset(name, legacy):
     build(driver)
     before = bytes(driver.ram)
     used = driver.peek16(driver.used_ring + 2)
-    driver.set_reg(0x050, 0)
+    driver.notify()
     driver.device.scheduler.start = start
     assert driver.broken
-    assert driver.reg(0x060) == 3
     assert driver.irq.level
+    assert driver.link.take_reasons() == 3
     assert mistake.text in driver.trace.guest_errors[-1]
     assert driver.peek16(driver.used_ring + 2) == used
     if mistake is not RingMistake.USED_INDEX:  # that one is found when its request is done
         assert driver.ram == before
     # Nothing is served any more, whatever the driver does but a reset.
-    driver.set_reg(0x050, 0)
-    driver.set_reg(0x070, 0x0F)
+    driver.notify()
+    driver.set_status(0x0F)
     assert driver.broken
     assert len(driver.trace.guest_errors) == 1
     driver.device.queues[0].in_flight.clear()  # of the head that was kept in flight
@@ -361,7 +368,7 @@ def test_what_came_before_a_mistake_is_done_and_told():
     driver = Driver(make_disk())
     good = [driver.start(IN, sector, length=512) for sector in range(3)]
     driver.offer(999)
-    driver.set_reg(0x050, 0)
+    driver.notify()
     assert driver.broken
     assert driver.collect() == good
 
@@ -387,46 +394,43 @@ def test_an_indirect_table_may_follow_direct_descriptors_and_be_larger_than_the_
     driver.descriptor(0, address, 16, NEXT, 1)
     driver.descriptor(1, table, 16 * 9, INDIRECT)
     driver.offer(0)
-    driver.set_reg(0x050, 0)
+    driver.notify()
     assert not driver.broken
     assert driver.peek(address + 64, 512) == contents(driver.disk)[1024:1536]
     assert driver.peek(address + 64 + 512, 1) == b"\0"
     assert driver.take_used() == [(0, 513)]
 
 
-@pytest.mark.parametrize("size", [0, 3, 512, 65536, 0xFFFFFFFF])
+@pytest.mark.parametrize("size", [0, 3, 512, 0x8000, 0xFFFF])
 def test_a_queue_of_an_impossible_size_breaks_the_device(size):
     driver = Driver(make_disk(), init=False)
-    driver.set_reg(0x038, size)
-    driver.set_reg(0x044, 1)
+    driver.link.start_queue(size, RAM_BASE, RAM_BASE, RAM_BASE, 4096, 4096)
     assert driver.broken
     assert RingMistake.QUEUE_SIZE.text in driver.trace.guest_errors[-1]
 
 
-@pytest.mark.parametrize("part", [0x080, 0x090, 0x0A0])
+@pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize(
-    ("low", "high", "mistake"),
+    ("address", "mistake"),
     [
-        (RAM_BASE + 1, 0, RingMistake.RING_ALIGNMENT),
-        (END - 16, 0, RingMistake.RING_ADDRESS),
-        (RAM_BASE - 16, 0, RingMistake.RING_ADDRESS),
-        (RAM_BASE, 1, RingMistake.RING_ADDRESS),
+        (RAM_BASE + 1, RingMistake.RING_ALIGNMENT),
+        (END - 16, RingMistake.RING_ADDRESS),
+        (RAM_BASE - 16, RingMistake.RING_ADDRESS),
+        (1 << 32 | RAM_BASE, RingMistake.RING_ADDRESS),
     ],
 )
-def test_a_ring_that_is_not_in_ram_or_not_aligned_breaks_the_device(part, low, high, mistake):
+def test_a_ring_that_is_not_in_ram_or_not_aligned_breaks_the_device(part, address, mistake):
     driver = Driver(make_disk(), init=False)
-    for offset in (0x080, 0x090, 0x0A0):
-        driver.set_reg(offset, low if offset == part else RAM_BASE)
-        driver.set_reg(offset + 4, high if offset == part else 0)
-    driver.set_reg(0x044, 1)
+    parts = [address if number == part else RAM_BASE for number in range(3)]
+    driver.link.start_queue(256, *parts, 4096, 4096)
     assert driver.broken
-    assert driver.reg(0x044) == 0
+    assert not driver.device.queues[0].ready
     assert mistake.text in driver.trace.guest_errors[-1]
 
 
 def test_a_legacy_queue_outside_ram_breaks_the_device():
     driver = Driver(make_disk(), legacy=True, init=False)
-    driver.set_reg(0x040, 0xFFFFFFFF)
+    driver.link.start_queue(256, 0xFFFFFFFF << 12, 0, 0, 4096, 4096)
     assert driver.broken
     driver.init()
     assert driver.read(0, 1)
@@ -462,7 +466,7 @@ def test_disk_data_that_lands_on_the_ring_cannot_keep_the_device_busy_for_ever(m
     driver.descriptor(0, address, 16, NEXT, 1)
     driver.descriptor(1, driver.avail, 513, WRITE)
     driver.offer(0)
-    driver.set_reg(0x050, 0)
+    driver.notify()
     assert count == 4
     driver.disk.scheduler.poll()
     assert count == 4
@@ -470,7 +474,7 @@ def test_disk_data_that_lands_on_the_ring_cannot_keep_the_device_busy_for_ever(m
         clock.advance(1_000_000)
         driver.disk.scheduler.poll()
         assert count == 4 * pieces  # it goes on, a bounded piece at a time...
-    driver.set_reg(0x070, 0)
+    driver.set_status(0)
     clock.advance(1_000_000)
     driver.disk.scheduler.poll()
     assert count == 16  # ... and a reset ends it
@@ -491,13 +495,12 @@ def test_random_rings_of_a_random_size_agree_with_a_plain_disk():
 
 
 def test_a_device_works_over_two_banks_of_ram():
-    disk = make_disk()
-    mmio = VirtioMmio(VirtioBlk(disk))
+    driver = Driver(make_disk(), init=False)
     low, high = bytearray(4096), bytearray(4096)
     memory = RamMemory()
     memory.add_bank(0, memoryview(low))
     memory.add_bank(1 << 40, memoryview(high))
     assert memory.target(4000, 100) is None
     assert memory.target((1 << 40) + 4000, 96) is not None
-    mmio.connect(memory, IrqLine())
-    assert mmio.read(0x070, 4) == 0
+    driver.controller.connect(memory, IrqLine())
+    assert driver.status == 0

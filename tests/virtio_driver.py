@@ -1,7 +1,7 @@
-"""A guest's virtio driver in Python: rings in a bytearray, both generations of the transport, honest or hostile.
+"""A guest's virtio driver in Python: rings in a bytearray, any transport of both generations, honest or hostile.
 
 Honest: `read`, `write`, `flush`, `call`, or `start` several requests and `collect` them. Hostile: `poke` any RAM,
-`descriptor` and `offer` anything, write any register through `mmio`.
+`descriptor` and `offer` anything, write any register through `controller`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from struct import Struct
-from typing import Any
+from typing import Any, ClassVar
 
 from e2kdisk.aio import Clock, Scheduler
 from e2kdisk.block.disk import Disk
@@ -21,6 +21,7 @@ from e2kdisk.devices.virtio import VirtioBlk, VirtioMmio
 from e2kdisk.devices.virtio.device import ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, FEATURES_OK
 from e2kdisk.devices.virtio.features import bit
 from e2kdisk.devices.virtio.queue import INDIRECT, NEXT, NO_INTERRUPT, NO_NOTIFY, WRITE
+from tests.virtio_links import plug_mmio, plug_pci
 
 IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES = 0, 1, 4, 8, 11, 13
 OK, IOERR, UNSUPP = 0, 1, 2
@@ -83,13 +84,20 @@ class Result:
     used_length: int
 
 
+PLUGS = {"mmio": plug_mmio, "pci": plug_pci}
+
+
 class Driver:
-    """One guest with one virtio-mmio block device, which it owns."""
+    """One guest with one block device, which it owns."""
+
+    transport: ClassVar[str] = "mmio"
+    """What a driver is made for that does not say; a test file changes it to run over every transport."""
 
     def __init__(
         self,
         disk: Disk,
         *,
+        transport: str = "",
         legacy: bool = False,
         queue_size: int = 256,
         ram_size: int = 1 << 20,
@@ -104,7 +112,7 @@ class Driver:
         """`accept` masks the offered features; `without` names features to refuse; `size` is the ring's."""
         self.disk = disk
         self.device = VirtioBlk(disk, queue_size=queue_size)
-        self.mmio = VirtioMmio(self.device, legacy=legacy)
+        self.controller, self.link = PLUGS[transport or self.transport](self.device, legacy=legacy)
         self.legacy = legacy
         self.ram = bytearray(ram_size)
         self.memory = RamMemory(lambda start, end: self.published.append((start, end)))
@@ -113,14 +121,14 @@ class Driver:
         self.interrupts = 0
         """Rising edges of the interrupt line."""
         self.irq = IrqLine(self._edge)
-        self.mmio.connect(self.memory, self.irq)
+        self.controller.connect(self.memory, self.irq)
         self.trace = Events()
         if trace:
-            self.mmio.trace = self.trace
+            self.controller.trace = self.trace
         self.features = 0
-        self._page_size = page_size
-        self._align = align if align is not None else page_size
-        self._size = size
+        self._page_size = self.link.page_size or page_size
+        self._align = self.link.page_size or (align if align is not None else page_size)
+        self._size = size if not self.link.fixed_size else None
         self._refused = sum(bit(name) for name in without)
         self._accept = accept
         if init:
@@ -131,6 +139,12 @@ class Driver:
 
     # -- registers ------------------------------------------------------------------------------
 
+    @property
+    def mmio(self) -> VirtioMmio:
+        """The controller, for tests of virtio-mmio itself."""
+        assert isinstance(self.controller, VirtioMmio)
+        return self.controller
+
     def reg(self, offset: int) -> int:
         return self.mmio.read(offset, 4)
 
@@ -139,62 +153,54 @@ class Driver:
 
     @property
     def status(self) -> int:
-        return self.reg(0x070)
+        return self.link.status()
+
+    def set_status(self, value: int) -> None:
+        self.link.set_status(value)
 
     @property
     def broken(self) -> bool:
         return bool(self.status & DEVICE_NEEDS_RESET)
 
     def config(self, offset: int, size: int) -> int:
-        return self.mmio.read(0x100 + offset, size)
+        return self.link.config(offset, size)
 
-    # -- initialization (VIRTIO 1.2 3.1.1, 4.2.3.1, 4.2.4) --------------------------------------------
+    def notify(self, queue: int = 0) -> None:
+        """Notify whatever the device wishes."""
+        self.link.notify(queue)
+
+    # -- initialization (VIRTIO 1.2 3.1.1, 4.2.3.1, 4.2.4, 4.1.5.1) -----------------------------------
 
     def init(self) -> None:
         """Bring the device up from any state."""
-        if self.legacy:
+        if self.legacy and isinstance(self.controller, VirtioMmio):
             self.set_reg(0x028, self._page_size)  # before the reset, as real drivers do
-        self.set_reg(0x070, 0)
+        self.set_status(0)
         assert self.status == 0
-        self.set_reg(0x070, ACKNOWLEDGE)
-        self.set_reg(0x070, ACKNOWLEDGE | DRIVER)
-        self.set_reg(0x014, 0)
-        offered = self.reg(0x010)
-        self.set_reg(0x014, 1)
-        offered |= self.reg(0x010) << 32
-        self.features = offered & ~self._refused
+        self.set_status(ACKNOWLEDGE)
+        self.set_status(ACKNOWLEDGE | DRIVER)
+        self.features = self.link.offered() & ~self._refused
         if self._accept is not None:
             self.features &= self._accept
-        self.set_reg(0x024, 0)
-        self.set_reg(0x020, self.features & 0xFFFFFFFF)
+        self.link.accept(self.features)
         status = ACKNOWLEDGE | DRIVER
         if not self.legacy:
-            self.set_reg(0x024, 1)
-            self.set_reg(0x020, self.features >> 32)
             status |= FEATURES_OK
-            self.set_reg(0x070, status)
+            self.set_status(status)
             assert self.status & FEATURES_OK
         self.event_idx = bool(self.features & bit("EVENT_IDX"))
         self._init_queue()
-        self.set_reg(0x070, status | DRIVER_OK)
+        self.set_status(status | DRIVER_OK)
 
     def _init_queue(self) -> None:
-        self.set_reg(0x030, 0)
-        self.size = size = self._size or self.reg(0x034)
-        self.set_reg(0x038, size)
+        largest = self.link.queue_size()
+        self.size = size = self._size or largest
         self.desc = RAM_BASE + self._page_size
         self.avail = self.desc + 16 * size
         self.used_ring = (self.avail + 6 + 2 * size + self._align - 1) & -self._align
         self._arena = self.used_ring + 8 * size + 6
         self.poke(self.desc, bytes(self._arena - self.desc))
-        if self.legacy:
-            self.set_reg(0x03C, self._align)
-            self.set_reg(0x040, self.desc // self._page_size)
-        else:
-            for offset, address in ((0x080, self.desc), (0x090, self.avail), (0x0A0, self.used_ring)):
-                self.set_reg(offset, address & 0xFFFFFFFF)
-                self.set_reg(offset + 4, address >> 32)
-            self.set_reg(0x044, 1)
+        self.link.start_queue(size, self.desc, self.avail, self.used_ring, self._page_size, self._align)
         self._next_free = self._arena
         self._free = list(range(size - 1, -1, -1))
         self._chains: dict[int, list[int]] = {}
@@ -215,11 +221,11 @@ class Driver:
         return bytes(self.ram[start : start + length])
 
     def peek16(self, address: int) -> int:
-        value: int = U16.unpack_from(self.ram, address - RAM_BASE)[0]
+        value: int = U16.unpack(self.peek(address, 2))[0]
         return value
 
     def poke16(self, address: int, value: int) -> None:
-        U16.pack_into(self.ram, address - RAM_BASE, value & 0xFFFF)
+        self.poke(address, U16.pack(value & 0xFFFF))
 
     def alloc(self, length: int) -> int:
         """Room for a buffer; all of it is free again when nothing is in flight."""
@@ -231,7 +237,7 @@ class Driver:
     # -- rings ------------------------------------------------------------------------------------
 
     def descriptor(self, index: int, address: int, length: int, flags: int = 0, following: int = 0) -> None:
-        DESCRIPTOR.pack_into(self.ram, self.desc + 16 * index - RAM_BASE, address, length, flags, following)
+        self.poke(self.desc + 16 * index, DESCRIPTOR.pack(address, length, flags, following))
 
     def offer(self, head: int) -> None:
         """Make a head available."""
@@ -269,23 +275,21 @@ class Driver:
         else:
             wanted = not self.peek16(self.used_ring) & NO_NOTIFY
         if wanted:
-            self.set_reg(0x050, 0)
+            self.notify()
         return wanted
 
     def take_used(self) -> list[tuple[int, int]]:
         """The used entries since the last look: (head, length)."""
         entries = []
         while self.seen_used != self.peek16(self.used_ring + 2):
-            offset = self.used_ring + 4 + 8 * (self.seen_used % self.size) - RAM_BASE
-            entries.append(USED.unpack_from(self.ram, offset))
+            place = self.used_ring + 4 + 8 * (self.seen_used % self.size)
+            entries.append(USED.unpack(self.peek(place, USED.size)))
             self.seen_used = (self.seen_used + 1) & 0xFFFF
         return entries
 
     def collect(self) -> list[Pending]:
         """What is done: acknowledge, take the used entries, ask for the next interrupt."""
-        reasons = self.reg(0x060)
-        if reasons:
-            self.set_reg(0x064, reasons)
+        self.link.take_reasons()
         done = []
         for head, length in self.take_used():
             pending = self.in_flight.pop(head)  # KeyError: used twice, or never made available

@@ -2,5 +2,6 @@
 
 from e2kdisk.devices.virtio.blk import VirtioBlk
 from e2kdisk.devices.virtio.mmio import VirtioMmio
+from e2kdisk.devices.virtio.pci import VirtioPci
 
-__all__ = ["VirtioBlk", "VirtioMmio"]
+__all__ = ["VirtioBlk", "VirtioMmio", "VirtioPci"]

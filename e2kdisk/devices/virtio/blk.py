@@ -77,7 +77,7 @@ class VirtioBlk(VirtioDevice):
 
     def offer(self) -> int:
         """VirtioDevice.offer."""
-        offered = features.mask("ANY_LAYOUT", "INDIRECT_DESC", "EVENT_IDX", "VERSION_1")
+        offered = features.mask("ANY_LAYOUT", "INDIRECT_DESC", "EVENT_IDX", "VERSION_1", "RING_RESET")
         offered |= features.mask("SEG_MAX", "BLK_SIZE", "FLUSH", "TOPOLOGY", "CONFIG_WCE")
         if self.disk.read_only:
             return offered | features.bit("RO")
@@ -89,6 +89,11 @@ class VirtioBlk(VirtioDevice):
         # for one that can switch the cache but not flush it, until it switches it on.
         self.disk.write_cache = self._cache_default and bool(self.features & FLUSH)
         self._config = CONFIG.image(self)
+
+    @property
+    def config_size(self) -> int:
+        """VirtioDevice.config_size."""
+        return CONFIG.size
 
     def config_name(self, offset: int) -> str:
         """VirtioDevice.config_name."""

@@ -2,14 +2,14 @@
 
 A device never sees a register and a transport never sees a request. Between them:
 
-    transport -> device    set_status, set_driver_features, start_queue, notify, read_config, write_config, reset
-    device -> transport    on_interrupt(USED_BUFFER or CONFIG_CHANGE)
+    transport -> device    set_status, set_driver_features, start_queue, notify, set_dma, reset, read_config, ...
+    device -> transport    used_buffer(queue), config_change
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.devices.controller import Trace
@@ -48,8 +48,26 @@ class DeviceMistake(Mistake):
     NO_QUEUE = "no such queue", "VIRTIO 1.2 4.2.2"
 
 
-def _nobody(reason: int) -> None:
-    """The listener of a device that is not plugged in."""
+class Transport(Protocol):
+    """How a device tells its driver."""
+
+    def used_buffer(self, queue: SplitQueue) -> None:
+        """The driver wants an interrupt for what is in the used ring of a queue (VIRTIO 1.2 2.9)."""
+        ...
+
+    def config_change(self) -> None:
+        """The configuration space or DEVICE_NEEDS_RESET has changed."""
+        ...
+
+
+class _Nobody:
+    """The transport of a device that is not plugged in."""
+
+    def used_buffer(self, queue: SplitQueue) -> None:
+        """Transport.used_buffer."""
+
+    def config_change(self) -> None:
+        """Transport.config_change."""
 
 
 class VirtioDevice:
@@ -63,8 +81,8 @@ class VirtioDevice:
     def __init__(self, scheduler: Scheduler, queue_sizes: list[int]) -> None:
         self.scheduler = scheduler
         self.trace: Trace | None = None
-        self.queues = [SplitQueue(size) for size in queue_sizes]
-        self.on_interrupt: Callable[[int], None] = _nobody
+        self.queues = [SplitQueue(size, index) for index, size in enumerate(queue_sizes)]
+        self.transport: Transport = _Nobody()
         self.legacy = False
         self.offered = 0
         self.config_generation = 0
@@ -72,6 +90,7 @@ class VirtioDevice:
         """What the driver has accepted."""
         self.status = 0
         self._serving = False
+        self._dma = True
         self._continuations: dict[SplitQueue, Callable[[], None]] = {}
         """Queues with work left for the next poll(), and how to call that off."""
 
@@ -84,7 +103,11 @@ class VirtioDevice:
     def choose_era(self, *, legacy: bool) -> None:
         """The transport says which drivers it is for; the device offers the features of that era."""
         self.legacy = legacy
-        self.offered = self.offer() & features.ERA_MASK[legacy]
+        self.offered = self.offered_to(legacy=legacy)
+
+    def offered_to(self, *, legacy: bool) -> int:
+        """The features for drivers of an era."""
+        return self.offer() & features.ERA_MASK[legacy]
 
     def set_driver_features(self, accepted: int) -> None:
         """The driver has written (a part of) the features that it accepts (VIRTIO 1.2 2.2)."""
@@ -147,6 +170,21 @@ class VirtioDevice:
         if self.queues[index].ready and (self.legacy or self.status & DRIVER_OK):
             self._serve(self.queues[index])
 
+    def set_dma(self, allowed: bool) -> None:
+        """Whether the device may touch guest memory now (PCI's bus master enable); it may at first.
+
+        Taken away: what is in flight ends before this returns, and nothing more is taken from the rings. Given:
+        every queue is looked at, since its driver may have notified meanwhile.
+        """
+        if allowed == self._dma:
+            return
+        self._dma = allowed
+        for queue in self.queues:
+            if allowed and queue.ready:
+                self.notify(queue.index)
+            elif not allowed and queue.in_flight:
+                self.scheduler.drain(queue)
+
     def reset(self) -> None:
         """Back to the state before any driver; no DMA and no completion happens after this returns (2.4)."""
         for queue in self.queues:
@@ -160,7 +198,7 @@ class VirtioDevice:
 
     def _serve(self, queue: SplitQueue) -> None:
         """Take what is available; requests that end on the spot become one batch: one index, one interrupt."""
-        if self._serving or self.status & DEVICE_NEEDS_RESET:
+        if self._serving or not self._dma or self.status & DEVICE_NEEDS_RESET:
             return
         self._serving = True
         mistake = None
@@ -208,7 +246,7 @@ class VirtioDevice:
         self.memory.publish()
         wanted = queue.publish()
         if wanted is True:
-            self.on_interrupt(USED_BUFFER)
+            self.transport.used_buffer(queue)
         elif wanted:
             self.break_device(wanted)
 
@@ -230,8 +268,7 @@ class VirtioDevice:
     def config_changed(self) -> None:
         """Tell the driver that the configuration space, or DEVICE_NEEDS_RESET, has changed."""
         self.config_generation = (self.config_generation + 1) & 0xFFFFFFFF
-        # Drivers that only look at bit 0 exist, so both reasons are given (facts: QEMU does the same).
-        self.on_interrupt(USED_BUFFER | CONFIG_CHANGE)
+        self.transport.config_change()
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -276,6 +313,11 @@ class VirtioDevice:
     def handle(self, queue: SplitQueue, chain: Chain) -> GuestError | None:
         """Start the request of a chain; it ends with finish(), now or later."""
         raise NotImplementedError
+
+    @property
+    def config_size(self) -> int:
+        """Bytes of the configuration space."""
+        return 0
 
     def config_name(self, offset: int) -> str:
         """The name of a configuration field, for traces."""

@@ -35,6 +35,7 @@ RING_FEATURES = (
     Feature("INDIRECT_DESC", 28, "2.7.5.3", "a descriptor may point to a table of descriptors"),
     Feature("EVENT_IDX", 29, "2.7.7, 2.7.10", "each side names the ring index at which it wants to be told"),
     Feature("VERSION_1", 32, "6", "the driver follows the specification, not the drafts before it", Era.MODERN),
+    Feature("RING_RESET", 40, "2.6.1", "the driver can reset one queue", Era.MODERN),
 )
 """Features of the queue, whatever the device (VIRTIO 1.2 6)."""
 

@@ -10,12 +10,11 @@ from typing import Any
 
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.devices.controller import Trace
-from e2kdisk.devices.guest_error import GuestError, Mistake
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.memory import GuestMemory
-from e2kdisk.devices.registers import Register, W
 from e2kdisk.devices.virtio.device import VirtioDevice
-from e2kdisk.devices.virtio.mmio_registers import LEGACY, LEGACY_PAGE_SIZE, MODERN, MmioMistake, MmioRegisters
+from e2kdisk.devices.virtio.mmio_registers import LEGACY, MODERN, MmioRegisters
+from e2kdisk.devices.virtio.transport import LEGACY_PAGE_SIZE
 
 CONFIG = 0x100
 """Where the device's configuration space begins (VIRTIO 1.2 4.2.2)."""
@@ -31,8 +30,6 @@ class VirtioMmio(MmioRegisters):
         self.legacy = legacy
         self.name = device.name
         self.registers = LEGACY if legacy else MODERN
-        self._at = self.registers.at
-        device.on_interrupt = self._interrupt
         device.choose_era(legacy=legacy)
         device.reset()
 
@@ -69,34 +66,16 @@ class VirtioMmio(MmioRegisters):
 
     def read(self, offset: int, size: int) -> int:
         """Controller.read."""
-        register = self._at.get(offset)
-        if register is not None and size == 4 and register.access is not W:
-            return register.reset if register.read is None else register.read(self)
         if offset >= CONFIG:
             return self.device.read_config(offset - CONFIG, size)
-        self._report_access(register, offset, size, MmioMistake.WRITE_ONLY)
-        return 0
+        return self.load_register(self.registers, offset, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Controller.write."""
-        register = self._at.get(offset)
-        if register is not None and size == 4 and register.write is not None:
-            register.write(self, value & 0xFFFFFFFF)
-        elif offset >= CONFIG:
+        if offset >= CONFIG:
             self.device.write_config(offset - CONFIG, size, value)
         else:
-            self._report_access(register, offset, size, MmioMistake.READ_ONLY)
-
-    def _report_access(self, register: Register[MmioRegisters] | None, offset: int, size: int, wrong: Mistake) -> None:
-        if size != 4:
-            wrong = MmioMistake.WIDTH
-        elif register is None:
-            wrong = MmioMistake.NO_REGISTER
-        self.device.report(GuestError(wrong, offset))
-
-    def _interrupt(self, reasons: int) -> None:
-        self._interrupt_status |= reasons
-        self._irq.set(True)
+            self.store_register(self.registers, offset, size, value)
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -106,14 +85,9 @@ class VirtioMmio(MmioRegisters):
             "version": 1,
             "transport": "virtio-mmio",
             "legacy": self.legacy,
-            "interrupt_status": self._interrupt_status,
-            "device_features_select": self._device_features_select,
-            "driver_features_select": self._driver_features_select,
-            "driver_features": self._driver_features,
-            "queue_select": self._queue_select,
             "page_size": self._page_size,
             "align": list(self._align),
-            "pfn": list(self._pfn),
+            **self.save_registers(),
             "device": self.device.save(),
         }
 
@@ -121,13 +95,8 @@ class VirtioMmio(MmioRegisters):
         """Controller.load."""
         if (state["version"], state["transport"], state["legacy"]) != (1, "virtio-mmio", self.legacy):
             raise ValueError(f"{self.name}: this state is of another transport or version")
-        self._device_features_select = state["device_features_select"]
-        self._driver_features_select = state["driver_features_select"]
-        self._driver_features = state["driver_features"]
-        self._queue_select = state["queue_select"]
+        self.load_registers(state)
         self._page_size = state["page_size"]
         self._align = list(state["align"])
-        self._pfn = list(state["pfn"])
-        self._interrupt_status = state["interrupt_status"]
         self.device.load(state["device"])
         self._irq.set(self._interrupt_status != 0)

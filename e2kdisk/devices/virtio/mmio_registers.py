@@ -7,131 +7,40 @@ from typing import Any
 from e2kdisk.devices.guest_error import GuestError, Mistake
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.registers import RW, Access, R, Register, RegisterMap, W
-from e2kdisk.devices.virtio.device import VirtioDevice
+from e2kdisk.devices.virtio.device import CONFIG_CHANGE, USED_BUFFER, VirtioDevice
 from e2kdisk.devices.virtio.queue import SplitQueue
+from e2kdisk.devices.virtio.transport import LEGACY_PAGE_SIZE, TransportRegisters
 
 MAGIC = 0x74726976
 """Little-endian "virt"."""
 VENDOR = 0x4B44_3245
 """Little-endian "E2DK"; any value will do (VIRTIO 1.2 4.2.2, VendorID)."""
-LEGACY_PAGE_SIZE = 4096
-"""Until the driver writes GuestPageSize."""
 
 
 class MmioMistake(Mistake):
-    """What a driver can do wrong with the registers."""
+    """What a driver can do wrong with registers that only this transport has."""
 
-    WIDTH = "register access is not 32 bits wide", "VIRTIO 1.2 4.2.2.2"
-    NO_REGISTER = "no such register", "VIRTIO 1.2 4.2.2"
-    READ_ONLY = "write to a read-only register", "VIRTIO 1.2 4.2.2"
-    WRITE_ONLY = "read of a write-only register", "VIRTIO 1.2 4.2.2"
     PAGE_SIZE = "GuestPageSize is not a power of 2", "VIRTIO 1.2 4.2.4"
     ALIGN = "QueueAlign is not a power of 2", "VIRTIO 1.2 4.2.4"
-    QUEUE_RUNS = "a queue is configured while it is in use", "VIRTIO 1.2 4.2.3.2"
 
 
-class MmioRegisters:
-    """The registers of one device: their state and what reading and writing them does."""
+class MmioRegisters(TransportRegisters):
+    """The registers of one device that are not the same in every transport."""
 
     def __init__(self, device: VirtioDevice) -> None:
-        self.device = device
         self._irq = IrqLine()
         self._page_size = LEGACY_PAGE_SIZE
-        self._clear()
+        super().__init__(device)
 
     def _clear(self) -> None:
-        """The state after Status = 0; GuestPageSize survives that, legacy drivers write it before."""
-        self._interrupt_status = 0
+        # GuestPageSize stays: legacy drivers write it first and reset the device afterwards.
+        super()._clear()
         self._irq.set(False)
-        self._device_features_select = 0
-        self._driver_features_select = 0
-        self._driver_features = 0
-        self._queue_select = 0
         self._align = [LEGACY_PAGE_SIZE] * len(self.device.queues)
-        self._pfn = [0] * len(self.device.queues)
-
-    # -- device -----------------------------------------------------------------------------------
 
     def read_device_id(self) -> int:
         """Which kind of device this is."""
         return self.device.device_id
-
-    def read_device_features(self) -> int:
-        """32 bits of the offered features."""
-        if self._device_features_select > 1:
-            return 0
-        return self.device.offered >> 32 * self._device_features_select & 0xFFFFFFFF
-
-    def select_device_features(self, value: int) -> None:
-        """Which 32 bits DeviceFeatures shows."""
-        self._device_features_select = value
-
-    def write_driver_features(self, value: int) -> None:
-        """32 bits of the accepted features."""
-        if self._driver_features_select > 1:
-            return
-        shift = 32 * self._driver_features_select
-        self._driver_features = self._driver_features & ~(0xFFFFFFFF << shift) | value << shift
-        self.device.set_driver_features(self._driver_features)
-
-    def select_driver_features(self, value: int) -> None:
-        """Which 32 bits DriverFeatures sets."""
-        self._driver_features_select = value
-
-    def read_status(self) -> int:
-        """The device status."""
-        return self.device.status
-
-    def write_status(self, value: int) -> None:
-        """0 resets the device, anything else goes on with its initialization."""
-        if value & 0xFF == 0:
-            # GuestPageSize stays: legacy drivers write it first and reset the device afterwards.
-            self.device.reset()
-            self._clear()
-        else:
-            self.device.set_status(value & 0xFF)
-
-    def notify(self, value: int) -> None:
-        """There are new chains in a queue."""
-        self.device.notify(value)
-
-    def read_config_generation(self) -> int:
-        """Changes whenever the configuration space has changed."""
-        return self.device.config_generation
-
-    # -- queues -----------------------------------------------------------------------------------
-
-    def _selected(self) -> SplitQueue | None:
-        queues = self.device.queues
-        return queues[self._queue_select] if self._queue_select < len(queues) else None
-
-    def _configurable(self) -> SplitQueue | None:
-        """The selected queue, if the driver may configure it now."""
-        queue = self._selected()
-        if queue is not None and queue.ready:
-            self.device.report(GuestError(MmioMistake.QUEUE_RUNS, self._queue_select))
-            return None
-        return queue
-
-    def select_queue(self, value: int) -> None:
-        """Which queue the queue registers are about."""
-        self._queue_select = value
-
-    def read_queue_size_max(self) -> int:
-        """0 says that there is no such queue."""
-        queue = self._selected()
-        return 0 if queue is None else queue.size_max
-
-    def write_queue_size(self, value: int) -> None:
-        """Checked when the queue is started."""
-        queue = self._configurable()
-        if queue is not None:
-            queue.size = value
-
-    def read_queue_ready(self) -> int:
-        """1 while the queue is served."""
-        queue = self._selected()
-        return int(queue is not None and queue.ready)
 
     def write_queue_ready(self, value: int) -> None:
         """1 starts the queue, 0 stops it."""
@@ -143,14 +52,7 @@ class MmioRegisters:
         else:
             self.device.start_queue(queue)
 
-    def write_address(self, attribute: str, shift: int, value: int) -> None:
-        """One half of the address of a part of the queue."""
-        queue = self._configurable()
-        if queue is not None:
-            kept = getattr(queue, attribute) & ~(0xFFFFFFFF << shift)
-            setattr(queue, attribute, kept | value << shift)
-
-    # -- legacy queues (VIRTIO 1.2 4.2.4, 2.7.2) ------------------------------------------------------
+    # -- legacy queues (VIRTIO 1.2 4.2.4) -----------------------------------------------------------
 
     def write_page_size(self, value: int) -> None:
         """The unit of QueuePFN in bytes; drivers go down to 512."""
@@ -166,29 +68,25 @@ class MmioRegisters:
         elif self._configurable() is not None:
             self._align[self._queue_select] = value
 
-    def read_queue_pfn(self) -> int:
-        """0 while the queue is not in use."""
-        queue = self._selected()
-        return 0 if queue is None else self._pfn[self._queue_select]
-
     def write_queue_pfn(self, value: int) -> None:
         """Start the queue on this page, or stop it with 0."""
-        queue = self._selected()
-        if queue is None:
-            return
-        if queue.ready:
-            self.device.stop_queue(queue)
-        self._pfn[self._queue_select] = value
-        if value:
-            # The three parts follow each other, the used ring at the next QueueAlign boundary (2.7.2):
-            # | descriptors 16 n | available 6 + 2 n | padding | used 6 + 8 n |
-            align = self._align[self._queue_select]
-            queue.desc_address = value * self._page_size
-            queue.avail_address = queue.desc_address + 16 * queue.size
-            queue.used_address = (queue.avail_address + 6 + 2 * queue.size + align - 1) & -align
-            self.device.start_queue(queue)
+        if self._selected() is not None:
+            self.place_queue(value, self._page_size, self._align[self._queue_select])
 
     # -- interrupts -------------------------------------------------------------------------------
+
+    def used_buffer(self, queue: SplitQueue) -> None:
+        """Transport.used_buffer."""
+        self._interrupt(USED_BUFFER)
+
+    def config_change(self) -> None:
+        """Transport.config_change."""
+        # Drivers that only look at bit 0 exist, so both reasons are given (facts: QEMU does the same).
+        self._interrupt(USED_BUFFER | CONFIG_CHANGE)
+
+    def _interrupt(self, reasons: int) -> None:
+        self._interrupt_status |= reasons
+        self._irq.set(True)
 
     def read_interrupt_status(self) -> int:
         """Why the line is raised: bit 0 used buffers, bit 1 configuration change."""
@@ -257,6 +155,7 @@ MODERN: RegisterMap[MmioRegisters] = RegisterMap(
     *_address(0x080, "QueueDesc", "desc_address", "address of the descriptor table"),
     *_address(0x090, "QueueDriver", "avail_address", "address of the available ring"),
     *_address(0x0A0, "QueueDevice", "used_address", "address of the used ring"),
+    _reg(0x0C0, "QueueReset", RW, "1 resets the queue", write=MmioRegisters.write_queue_reset),
     _reg(0x0AC, "SHMSel", W, "shared memory region; there are none", write=lambda mmio, value: None),
     _reg(0x0B0, "SHMLenLow", R, "its length, all ones for none", reset=0xFFFFFFFF),
     _reg(0x0B4, "SHMLenHigh", R, "its length, all ones for none", reset=0xFFFFFFFF),

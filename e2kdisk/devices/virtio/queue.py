@@ -84,8 +84,10 @@ class Chain:
 class SplitQueue:
     """One split virtqueue, between QueueReady = 1 and reset."""
 
-    def __init__(self, size_max: int) -> None:
+    def __init__(self, size_max: int, index: int = 0) -> None:
         self.size_max = size_max
+        self.index = index
+        """Its number in the device."""
         self.reset()
 
     def reset(self) -> None:
