@@ -114,6 +114,7 @@ class Driver:
         self.device = VirtioBlk(disk, queue_size=queue_size)
         self.controller, self.link = PLUGS[transport or self.transport](self.device, legacy=legacy)
         self.legacy = legacy
+        self.ram_size = ram_size
         self.ram = bytearray(ram_size)
         self.memory = RamMemory(lambda start, end: self.published.append((start, end)))
         self.published: list[tuple[int, int]] = []
@@ -231,7 +232,7 @@ class Driver:
         """Room for a buffer; all of it is free again when nothing is in flight."""
         address = self._next_free
         self._next_free += length
-        assert self._next_free <= RAM_BASE + len(self.ram), "the test's guest has no memory left"
+        assert self._next_free <= RAM_BASE + self.ram_size, "the test's guest has no memory left"
         return address
 
     # -- rings ------------------------------------------------------------------------------------
