@@ -12,6 +12,7 @@ import pytest
 
 import e2kdisk
 from e2kdisk.errors import UsageError
+from e2kdisk.machine import bundled
 from e2kdisk.tools import firmware, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -319,10 +320,10 @@ def test_check_tells_clean_corrupt_and_leaking_images_apart(call, tmp_path):
 # -- firmware -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("board", firmware.GUESTS)
+@pytest.mark.parametrize("board", bundled.GUESTS)
 def test_a_checkout_has_a_guest_for_each_board(board):
-    assert Path(firmware.find_guest(board)).parent == ROOT / "firmware" / "images"
-    assert firmware.load_bios(board, "demo") == Path(firmware.find_guest(board)).read_bytes()
+    assert Path(bundled.find_guest(board)).parent == ROOT / "firmware" / "images"
+    assert firmware.load_bios(board, "demo") == Path(bundled.find_guest(board)).read_bytes()
 
 
 def test_an_installed_package_has_its_own_guests(monkeypatch, tmp_path):
@@ -332,7 +333,7 @@ def test_an_installed_package_has_its_own_guests(monkeypatch, tmp_path):
     monkeypatch.setattr(e2kdisk, "__file__", str(images.parent / "__init__.py"))
     assert firmware.load_bios("virt-arm64", "demo") == b"guest"
     with pytest.raises(UsageError, match=r"guest-riscv64\.bin is not in .*install e2kdisk again"):
-        firmware.find_guest("virt-riscv64")
+        bundled.find_guest("virt-riscv64")
 
 
 def test_a_missing_firmware_says_where_others_are(tmp_path):

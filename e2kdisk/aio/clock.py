@@ -57,6 +57,10 @@ class VirtualClock:
             raise ValueError(f"virtual time cannot go back by {-ns} ns")
         self._now += ns
 
+    def set(self, when_ns: int) -> None:
+        """Show a saved time, earlier or later; timers that are armed by now keep their times."""
+        self._now = when_ns
+
     def skip_to(self, when_ns: int) -> bool:
         """Jump to when_ns if it is in the future."""
         self._now = max(self._now, when_ns)

@@ -149,6 +149,13 @@ class Disk:
         for tell in self.on_resize:
             tell(self.size)
 
+    def replace(self, node: Node) -> None:
+        """Take another chain of nodes in place of this one, which stays the caller's to close; nothing is in flight."""
+        if self._writes or self._closed:
+            raise UsageError(f"{self.name}: cannot be replaced {'when closed' if self._closed else 'during writes'}")
+        self.node = node
+        self._node_read = node.read
+
     # -- the end ----------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from e2kdisk.errors import E2kDiskError
 
@@ -67,6 +67,17 @@ class Console:
         taken = bytes(self._input[:limit])
         del self._input[:limit]
         return taken
+
+    def save(self) -> dict[str, object]:
+        """Both directions as plain data: what the guest has sent, and what it has not read yet."""
+        return {"output": bytes(self._output), "seen": self._seen, "input": bytes(self._input)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what save() gave."""
+        self._output[:] = state["output"]
+        self._input[:] = state["input"]
+        self._seen = state["seen"]
+        self._decoded, self._decoded_bytes = "", 0
 
     # -- the program's side -----------------------------------------------------------------------
 

@@ -61,6 +61,13 @@ class GuestTime:
         self._last_read = executed
         return self._clock.now_ns() + executed * NS_PER_INSTRUCTION + self._moved_ns
 
+    def skip_to(self, when_ns: int) -> None:
+        """Move a virtual clock to a later time at once: the guest only waits for it. The slice ends here."""
+        ahead = when_ns - self.now_ns()
+        if ahead > 0 and self._virtual is not None:
+            self._moved_ns += ahead
+            self._cpu.kick()
+
     def advance(self, instructions: int) -> None:
         """The slice is over: the scheduler's clock catches up."""
         if self._virtual is not None:
@@ -71,3 +78,14 @@ class GuestTime:
     def instructions_until(self, when_ns: int) -> int:
         """How many instructions fit before a time; at least one."""
         return max(1, (when_ns - self._clock.now_ns()) // NS_PER_INSTRUCTION)
+
+    def save(self) -> dict[str, int]:
+        """Plain data; not during a slice."""
+        return {"now_ns": self._clock.now_ns(), "last_read": self._last_read, "step_ns": self._step_ns}
+
+    def load(self, state: dict[str, int]) -> None:
+        """Go on at a saved time; the host's clock cannot be set, so there only the guest's past changes."""
+        if self._virtual is not None:
+            self._virtual.set(state["now_ns"])
+        self._moved_ns = 0
+        self._last_read, self._step_ns = state["last_read"], state["step_ns"]

@@ -18,9 +18,11 @@ from e2kdisk.devices.virtio.blk import VirtioBlk
 from e2kdisk.devices.virtio.mmio import VirtioMmio
 from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.board import Board, Timing
+from e2kdisk.machine.boards.wiring import Wiring
 from e2kdisk.machine.console import Console
 from e2kdisk.machine.cpu.cpu import Fault, Reason
 from e2kdisk.machine.guest_time import GuestTime
+from e2kdisk.machine.state import MachineState, load_machine, save_machine
 from e2kdisk.machine.trace import Tracer
 
 SLICE = 100_000
@@ -106,6 +108,7 @@ class Machine:
         trace: Tracer | None = None,
         scheduler: Scheduler | None = None,
         policy: OpenPolicy | None = None,
+        wiring: Wiring | None = None,
     ) -> None:
         """Put a machine together and switch it on; run() makes it go.
 
@@ -113,7 +116,8 @@ class Machine:
         ("disk.qcow2,readonly=on"), closed by close(); they fill virtio slots 0, 1, ... All disks and the machine share
         one scheduler: the given one, else that of the first Disk, else a new one. Its clock becomes the machine's:
         "virtual" time is counted in instructions and the same in every run, "host" time passes by itself.
-        virtio_version is 2, or 1 for what the specification calls legacy. Raises UsageError, ImageError, OSError.
+        virtio_version is 2, or 1 for what the specification calls legacy; `wiring` listens between controllers and
+        board. Raises UsageError, ImageError, OSError.
         """
         if board not in BOARDS:
             raise UsageError(f"unknown board {board!r}; known are {', '.join(BOARDS)}")
@@ -141,6 +145,8 @@ class Machine:
         timing = _Timing(self.scheduler)
         self.board = BOARDS[board](ram, timing)
         self.board.bios = bios
+        if wiring is not None:
+            self.board.wiring = wiring
         self.cpu = self.board.cpu
         self.time = GuestTime(self.scheduler, self.cpu)
         timing.time = self.time
@@ -301,6 +307,19 @@ class Machine:
         self.power_off = False
         self.fault = None
         self.board.power_on()
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def save(self) -> MachineState:
+        """The whole machine but its disks' content, after finishing what is in flight; raises what run() would."""
+        return save_machine(self)
+
+    def load(self, state: MachineState) -> None:
+        """Go on from a saved state, of this or another machine put together in the same way. Raises UsageError.
+
+        The disks must hold what they held then.
+        """
+        load_machine(self, state)
 
     # -- the end ----------------------------------------------------------------------------------
 

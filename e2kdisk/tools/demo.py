@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import E2kDiskError, UsageError
+from e2kdisk.machine.bundled import GUESTS, find_guest
 from e2kdisk.tools.arguments import Parser, size
-from e2kdisk.tools.firmware import GUESTS, find_guest, load_bios
+from e2kdisk.tools.firmware import load_bios
 from e2kdisk.tools.hints import unknown_name
 
 if TYPE_CHECKING:

@@ -44,6 +44,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "e2kdisk disasm boot.bin --base 0x100000000",
         "e2kdisk.tools.disasm",
     ),
+    "lab": (
+        "run a guest under every order, error and power cut, from a seed",
+        "e2kdisk lab explore guest-arm64 --rules power --seeds 1000",
+        "e2kdisk.tools.lab",
+    ),
     "io": (
         "requests to an image by hand or from a script, as qemu-io",
         "e2kdisk io -c 'write -P 0x55 0 64k' disk.qcow2",

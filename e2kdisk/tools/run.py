@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
+from e2kdisk.machine.bundled import GUESTS
 from e2kdisk.tools.arguments import Parser, count, size
-from e2kdisk.tools.firmware import GUESTS, load_bios
+from e2kdisk.tools.firmware import load_bios
 from e2kdisk.tools.hints import unknown_name
 from e2kdisk.tools.script import SYNTAX, load_script
 

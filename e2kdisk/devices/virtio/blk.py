@@ -56,6 +56,8 @@ class VirtioBlk(VirtioDevice):
         if isinstance(request, GuestError):
             queue.drop(chain.head)
             return request
+        if self.trace is not None:
+            request.report("submit")
         self.scheduler.start(self.execute(request), request.complete, queue)
         return None
 

@@ -130,14 +130,21 @@ class BlkRequest:
                 written += 1
             device.finish(queue, self.chain, written)
         if device.trace is not None:
-            device.trace.event(
-                device.name,
-                "request",
-                type=f"{self.type:#x}" if self.command is None else self.command.name,
-                sector=self.sector,
-                bytes=self.length,
-                status=status,
-                head=self.chain.head,
-            )
+            self.report("request", status=status)
         if isinstance(error, Exception):
             raise error  # I/O errors are a status; this is a defect of ours, for whoever runs the scheduler
+
+    def report(self, kind: str, **fields: object) -> None:
+        """Put the request into the trace, when it begins ("submit") and when it is answered ("request")."""
+        assert self.device.trace is not None
+        name = f"{self.type:#x}" if self.command is None else self.command.name
+        self.device.trace.event(
+            self.device.name,
+            kind,
+            type=name,
+            sector=self.sector,
+            bytes=self.length,
+            head=self.chain.head,
+            status_at=self.status_address,
+            **fields,
+        )

@@ -190,6 +190,8 @@ class VirtioDevice:
         for queue in self.queues:
             self.stop_queue(queue)
             queue.reset()
+        if self.trace is not None and self.status:
+            self.trace.event(self.name, "reset")
         self.features = 0
         self.status = 0
         self.features_settled()

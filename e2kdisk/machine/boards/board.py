@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 from e2kdisk.devices.controller import Controller
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.errors import UsageError
+from e2kdisk.machine.boards.wiring import Wiring
 from e2kdisk.machine.bus import Bus
 from e2kdisk.machine.chips.chip import Chip, SerialPort
 from e2kdisk.machine.cpu.cpu import Cpu
@@ -53,6 +54,7 @@ class Board:
         self.ram = GuestRam(ram_size)
         self.bus = Bus()
         self.controllers: list[Controller] = []
+        self.wiring = Wiring()
         self.bios = b""
         self.exit_code = 0
         """What the guest gave when it powered off, where the board has a way to say it."""
@@ -88,7 +90,8 @@ class Board:
         if slot >= self.SLOTS:
             raise UsageError(f"board {self.NAME} has {self.SLOTS} slots for disks, and all are taken")
         self.bus.add(self.slot_base(slot), controller)
-        controller.connect(self.cpu.memory, self.slot_irq(slot))
+        memory = self.wiring.memory(controller.name, self.cpu.memory)
+        controller.connect(memory, self.wiring.irq(controller.name, self.slot_irq(slot)))
         self.controllers.append(controller)
         return slot
 
@@ -116,6 +119,30 @@ class Board:
         if not 0 <= offset <= offset + len(data) <= self.ram.view.nbytes:
             raise UsageError(f"{len(data)} bytes at {address:#x} do not fit into {self.ram.view.nbytes} bytes of RAM")
         self.ram.view[offset : offset + len(data)] = data
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, object]:
+        """CPU, chips and controllers as plain data; nothing may be in flight."""
+        return {
+            "cpu": self.cpu.save(),
+            "chips": {chip.name: chip.save() for chip in self.chips},
+            "controllers": {controller.name: controller.save() for controller in self.controllers},
+            "exit_code": self.exit_code,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what save() gave into a board that was put together in the same way. Raises UsageError."""
+        for kind, present in (("chips", self.chips), ("controllers", self.controllers)):
+            if list(state[kind]) != (names := [device.name for device in present]):
+                raise UsageError(f"the saved machine has the {kind} {list(state[kind])}, this one has {names}")
+        # Lines last: what a controller drives must find the interrupt controller as it was.
+        self.cpu.load(state["cpu"])
+        for chip in self.chips:
+            chip.load(state["chips"][chip.name])
+        for controller in self.controllers:
+            controller.load(state["controllers"][controller.name])
+        self.exit_code = state["exit_code"]
 
     def close(self) -> None:
         """Release the CPU."""

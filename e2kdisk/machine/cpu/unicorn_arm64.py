@@ -218,5 +218,8 @@ class Arm64Cpu(UnicornCpu):
         self.write_register("pc", vector + entry)
         return True
 
+    def _translation_changed(self) -> None:
+        self._tables.forget()
+
     def _decoder(self) -> Any:
         return _capstone()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from unicorn import unicorn_const as const
 
 from e2kdisk.devices.memory import RamMemory
+from e2kdisk.errors import UsageError
 from e2kdisk.machine.cpu import unicorn_raw as raw
 from e2kdisk.machine.cpu.cpu import Fault, IoWindow, Ram, Reason
 from e2kdisk.machine.cpu.unicorn_flat import FlatTlb
@@ -33,7 +34,7 @@ class UnicornCpu:
 
     PC: ClassVar[int]
     REGISTERS: ClassVar[dict[str, int]]
-    """Lower-case name -> Unicorn's number; what save() keeps."""
+    """Lower-case name -> Unicorn's number."""
 
     def __init__(self) -> None:
         self.memory = RamMemory(on_written=self.invalidate)
@@ -276,14 +277,30 @@ class UnicornCpu:
         return f".word {int.from_bytes(code, 'little'):#010x}"
 
     def save(self) -> dict[str, object]:
-        """Cpu.save."""
-        return {"version": 1, "irqs": self._irqs, **{name: self.read_register(name) for name in self.REGISTERS}}
+        """Cpu.save: the library's own picture of the CPU, which has more in it than registers with a number."""
+        return {
+            "version": 2,
+            "emulator": raw.VERSION,
+            "irqs": self._irqs,
+            "flat": self._flat.active,
+            "context": bytes(self._uc.context_save()),
+        }
 
-    def load(self, state: dict[str, object]) -> None:
-        """Cpu.load."""
-        self.reset({})
-        self._irqs = int(str(state["irqs"]))
-        for name in self.REGISTERS:
-            value = state[name]
-            assert isinstance(value, int)
-            self.write_register(name, value)
+    def load(self, state: dict[str, Any]) -> None:
+        """Cpu.load: translated code stays, so whoever changes memory with it says what (invalidate)."""
+        if (state["version"], state["emulator"]) != (2, raw.VERSION):
+            raise UsageError(
+                f"a CPU saved by {state.get('emulator', 'another version')} cannot go on here, with {raw.VERSION}"
+            )
+        if state["flat"] and not self._flat.active:
+            self.reset({})
+        elif self._flat.active and not state["flat"]:
+            self._flat.leave()
+        self._used = True
+        self._irqs = state["irqs"]
+        self.fault = self._fault = None
+        raw.restore(self._uc, state["context"])
+        self._translation_changed()
+
+    def _translation_changed(self) -> None:
+        """Registers that govern address translation may have any value now."""

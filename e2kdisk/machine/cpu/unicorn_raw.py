@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import unicorn
 from unicorn.arm64_const import UC_CPU_ARM64_A53
-from unicorn.unicorn_const import UC_ARCH_ARM64, UC_MODE_ARM
+from unicorn.unicorn_const import UC_ARCH_ARM64, UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH, UC_ERR_ARG, UC_MODE_ARM
 from unicorn.unicorn_py3.unicorn import uclib
 
 _MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
@@ -52,10 +52,22 @@ def handle_of(uc: Engine) -> ctypes.c_void_p:
     return ctypes.c_void_p(uc._uch.value)
 
 
+VERSION = f"unicorn {_binding.__version__}"
+"""What a saved CPU can go on with: the library's picture of one is only known to itself."""
+
+
 def check(status: int) -> None:
     """Raise what the binding would raise."""
     if status:
         raise UcError(status)
+
+
+def restore(uc: Engine, context: bytes) -> None:
+    """Put back what bytes(uc.context_save()) gave, here or in another process; forget all address translations."""
+    if len(context) != library.uc_context_size(handle_of(uc)):
+        raise UcError(UC_ERR_ARG)
+    check(library.uc_context_restore(handle_of(uc), ctypes.create_string_buffer(context, len(context))))
+    uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)
 
 
 class MmioMapping:

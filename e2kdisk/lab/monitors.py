@@ -1,0 +1,127 @@
+"""Monitors: contracts between a controller and a guest's driver that must hold in every run, whatever is decided.
+
+They read the stream of events, so they know what the guest can know and nothing of how a controller works.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from e2kdisk.lab.events import Event
+from e2kdisk.lab.witness import Version
+
+if TYPE_CHECKING:
+    from e2kdisk.lab.rig import Drive, Rig
+
+USED_ELEMENT_BYTES = 8
+ERROR_STATUS = 1
+"""Any request status but 0 is an error."""
+
+
+class Monitor:
+    """Watches one run; a subclass calls broken() when its contract is."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
+    def broken(self, what: str) -> None:
+        """The contract is broken: the run has failed."""
+        self.rig.violation(f"{type(self).__name__}: {what}")
+
+    def event(self, event: Event) -> None:
+        """Look at one event."""
+        raise NotImplementedError
+
+
+class FlushIsDurable(Monitor):
+    """A FLUSH ends when the writes that had ended before it began are durable; without a cache, so does a write."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig)
+        self._begun: dict[tuple[str, object], tuple[int, list[Version]]] = {}
+
+    def event(self, event: Event) -> None:
+        """Monitor.event."""
+        if event.kind not in ("submit", "request"):
+            return
+        drive = self.rig.drive_of(event)
+        if drive is None:
+            return
+        kind, key = str(event.fields["type"]), (event.source, event.fields.get("head"))
+        if event.kind == "submit":
+            if "FLUSH" in kind:
+                self._begun[key] = drive.volume.completed, drive.witness.completed()
+            return
+        begun = self._begun.pop(key, None)
+        if event.fields["status"]:
+            return
+        if begun is not None:
+            self._must_be_durable(drive, *begun)
+        elif not drive.disk.write_cache and kind not in ("IN", "GET_ID"):
+            self._must_be_durable(drive, drive.volume.completed, drive.witness.completed())
+
+    def _must_be_durable(self, drive: Drive, completed: int, versions: list[Version]) -> None:
+        drive.witness.promise(versions)
+        if versions and drive.volume.flushed < completed:
+            missing = completed - drive.volume.flushed
+            self.broken(
+                f"{drive.name}: the guest was told that all is durable, but {missing} changes of the file are not"
+            )
+
+
+class NothingAfterReset(Monitor):
+    """After a reset a controller leaves guest memory and the interrupt alone until it is given a new request."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig)
+        self._silent: set[str] = set()
+
+    def event(self, event: Event) -> None:
+        """Monitor.event."""
+        if event.kind == "reset":
+            self._silent.add(event.source)
+        elif event.source in self._silent:
+            if event.kind == "submit":
+                self._silent.discard(event.source)
+            elif event.kind in ("dma", "ring") or (event.kind == "interrupt" and event.fields["level"]):
+                self.broken(f"{event.source}: {event.kind} after its reset")
+
+
+class UsedOnce(Monitor):
+    """Each head comes back once, after its data and its status; the index counts what came back (VIRTIO 1.2 2.7.8)."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig)
+        self._open: dict[tuple[str, object], bool] = {}
+        """Heads that the device has; whether their status is in memory."""
+        self._status: dict[tuple[str, object], tuple[str, object]] = {}
+
+    def event(self, event: Event) -> None:
+        """Monitor.event."""
+        match event.kind:
+            case "submit" if "status_at" in event.fields:
+                key = event.source, event.fields["head"]
+                if key in self._open:
+                    self.broken(f"{event.source}: took head {key[1]} twice")
+                self._open[key] = False
+                self._status[event.source, event.fields["status_at"]] = key
+            case "dma":
+                key = self._status.get((event.source, event.fields["address"]), ("", None))
+                if key in self._open:
+                    self._open[key] = True
+            case "ring":
+                values = event.fields["values"]
+                assert isinstance(values, tuple)
+                if len(values) == 2:
+                    key = event.source, values[0]
+                    done = self._open.pop(key, None)
+                    if done is None:
+                        self.broken(f"{event.source}: gave back head {values[0]}, which it did not have")
+                    elif not done:
+                        self.broken(f"{event.source}: gave back head {values[0]} before its status")
+            case "reset":
+                for key in [key for key in self._open if key[0] == event.source]:
+                    del self._open[key]
+
+
+MONITORS: tuple[type[Monitor], ...] = (FlushIsDurable, NothingAfterReset, UsedOnce)

@@ -1,0 +1,216 @@
+"""Rig: one machine with its disks in memory, put back to the same base for each run.
+
+A run begins at the base with formats freshly opened, so it is a function of its decisions: that is also how one comes
+back to any point inside a run, with its requests in flight, in another process or on another day.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from e2kdisk.aio.clock import VirtualClock
+from e2kdisk.aio.engine import AutoEngine
+from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.disk import Disk
+from e2kdisk.block.node import Node
+from e2kdisk.block.open import Opener
+from e2kdisk.block.options import OpenOptions
+from e2kdisk.block.policy import OpenPolicy
+from e2kdisk.errors import E2kDiskError
+from e2kdisk.lab.decisions import Decision, Decisions, Natural, Source
+from e2kdisk.lab.events import Event, EventStream, Listener
+from e2kdisk.lab.monitors import MONITORS
+from e2kdisk.lab.pages import Pages
+from e2kdisk.lab.rules import PLAIN, Rules
+from e2kdisk.lab.volume import Traffic, VolumeNode
+from e2kdisk.lab.wires import LabWiring
+from e2kdisk.lab.witness import WitnessNode
+from e2kdisk.machine.machine import Machine
+from e2kdisk.machine.state import MachineState
+
+
+@dataclass(slots=True)
+class Drive:
+    """One disk of a rig, from the file up."""
+
+    name: str
+    options: OpenOptions
+    volume: VolumeNode
+    witness: WitnessNode
+    disk: Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where runs begin; plain data, so it goes to other processes."""
+
+    state: MachineState
+    volumes: list[Pages]
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run was and how it ended."""
+
+    decisions: list[Decision]
+    hash: str
+    """Of its events."""
+    events: int
+    violations: list[str] = field(default_factory=list)
+    cut: bool = False
+    """It ended with a power cut."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something that must hold did not."""
+        return bool(self.violations)
+
+
+class Rig:
+    """A machine for many runs."""
+
+    def __init__(
+        self,
+        board: str,
+        bios: bytes | str | os.PathLike[str],
+        images: Sequence[str | os.PathLike[str]] = (),
+        *,
+        ram: int = 64 << 20,
+        format: str | None = None,
+        **machine: Any,
+    ) -> None:
+        """Build it; images are read once and never written. Further arguments are Machine's."""
+        self.scheduler = Scheduler(VirtualClock())
+        self.events = EventStream()
+        self.decisions = Decisions(Natural())
+        self.running = False
+        self.violations: list[str] = []
+        self.on_cut: Callable[[], None] = lambda: None
+        self.traffic = Traffic(self.scheduler, lambda: self.machine.time.now_ns() if self.running else 0)
+        self.traffic.begin(PLAIN, self.decisions)
+        self.traffic.on_event = lambda kind, fields: self.events.event("file", kind, **fields)
+        self.traffic.on_cut = self._cut
+        self._opener = Opener(AutoEngine(self.scheduler), OpenPolicy.permissive())
+        self.drives = [self._make_drive(number, os.fspath(path), format) for number, path in enumerate(images)]
+        self.machine = Machine(
+            board,
+            bios=bios,
+            ram=ram,
+            drives=[drive.disk for drive in self.drives],
+            trace=self.events,
+            scheduler=self.scheduler,
+            wiring=LabWiring(self),
+            **machine,
+        )
+        # The disassembly of each access would cost more than the run; where it was made is enough for the hash.
+        self.machine.board.bus.where = lambda: {"pc": self.machine.cpu.pc}
+        self.events.on_polling = self._skip_waiting
+        self._names = {
+            controller.name: drive
+            for controller, drive in zip(self.machine.board.controllers, self.drives, strict=True)
+        }
+        self.base: Base
+
+    def _make_drive(self, number: int, path: str, format: str | None) -> Drive:
+        name = f"disk{number}"
+        volume = VolumeNode(self.traffic, name, Pages.of_file(path))
+        options = OpenOptions(path, format=format)
+        witness = WitnessNode(self._open(volume, options))
+        return Drive(name, options, volume, witness, Disk(witness))
+
+    def _open(self, volume: VolumeNode, options: OpenOptions) -> Node:
+        return self.scheduler.run(self._opener.open_format(volume, options))
+
+    def drive_of(self, event: Event) -> Drive | None:
+        """The drive behind the controller that an event comes from."""
+        return self._names.get(event.source)
+
+    # -- base -------------------------------------------------------------------------------------
+
+    def set_base(self) -> Base:
+        """Let runs begin here: finish what is in flight, write everything out, and start from that."""
+        state = self.machine.save()
+        for drive in self.drives:
+            drive.disk.sync()
+            self.scheduler.run(drive.disk.node.close())
+        self.base = Base(state, [drive.volume.content.copy() for drive in self.drives])
+        self.restore(self.base)
+        return self.base
+
+    def restore(self, base: Base, volumes: Sequence[Pages] | None = None) -> None:
+        """Go back to a base, with other contents of the files if they are given. Raises ImageError for bad ones."""
+        self.running = False
+        self.traffic.begin(PLAIN, self.decisions)
+        for drive, content in zip(self.drives, base.volumes if volumes is None else volumes, strict=True):
+            drive.volume.restart(content)
+            drive.witness = WitnessNode(self._open(drive.volume, drive.options))
+            drive.disk.replace(drive.witness)
+        self.machine.load(base.state)
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        act: Callable[[Rig], None],
+        source: Source | None = None,
+        rules: Rules = PLAIN,
+        *,
+        listeners: Sequence[Listener] = (),
+    ) -> Run:
+        """Make one run from the base: act() drives the guest, what monitors find and what act() raises are violations.
+
+        After a power cut act() ends early, whatever it then raises is part of the cut.
+        """
+        self.restore(self.base)
+        self.violations = []
+        self.events.begin()
+        self.decisions = Decisions(Natural() if source is None else source)
+        self.decisions.on_decision = lambda made: self.events.event("decision", made.name, choice=made.choice)
+        self.traffic.begin(rules, self.decisions)
+        monitors = [monitor(self) for monitor in MONITORS]
+        self.events.listeners = [*(monitor.event for monitor in monitors), *listeners]
+        self.running = True
+        try:
+            act(self)
+            if not self.traffic.is_cut:
+                self.machine.scheduler.drain()
+        except (E2kDiskError, AssertionError, OSError) as error:
+            if not self.traffic.is_cut:
+                self.violation(f"{type(error).__name__}: {error}")
+        finally:
+            self.running = False
+            self.events.listeners = []
+        cut = self.traffic.is_cut
+        run = Run(self.decisions.made, self.events.hash, self.events.events, self.violations, cut)
+        if not cut:
+            self.traffic.begin(PLAIN, self.decisions)
+        self.machine.scheduler.drain()  # after a cut every call fails, so this ends
+        return run
+
+    def violation(self, what: str) -> None:
+        """Something that must hold does not: the run goes on, and has failed."""
+        self.violations.append(what)
+        self.events.event("lab", "violation", what=what)
+
+    def _skip_waiting(self) -> None:
+        """The guest polls: nothing happens before the next timer, so neither does the laboratory wait for it."""
+        timer_ns = self.scheduler.next_timer_ns()
+        if not self.running:
+            return
+        if self.traffic.waiting:
+            self.machine.cpu.kick()
+        elif timer_ns is not None:
+            self.machine.time.skip_to(timer_ns)
+
+    def _cut(self) -> None:
+        self.machine.stop()
+        self.on_cut()
+
+    def close(self) -> None:
+        """Free the machine."""
+        self.running = False
+        self.traffic.begin(PLAIN, self.decisions)
+        self.machine.close()

@@ -1,0 +1,99 @@
+"""Scenario: what the laboratory runs again and again; and how it is found by name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+from e2kdisk.errors import UsageError
+from e2kdisk.lab.aftermath import complaints
+from e2kdisk.lab.decisions import Source
+from e2kdisk.lab.rig import Rig, Run
+from e2kdisk.lab.rules import PLAIN, TIMING, Rules
+
+
+class Scenario:
+    """One experiment. A subclass says how its rig is built, what each run does and what must then hold.
+
+    It is made once in each process, with a directory of its own for what it prepares.
+    """
+
+    DESCRIPTION: ClassVar[str] = ""
+    RULES: ClassVar[Rules] = TIMING
+    """What is decided unless the user wants something else."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.rig = self.build()
+        self.rig.set_base()
+
+    # -- to be said by each scenario --------------------------------------------------------------
+
+    def build(self) -> Rig:
+        """Make the rig and bring the guest to where every run begins."""
+        raise NotImplementedError
+
+    def act(self, rig: Rig) -> None:
+        """One run: let the guest work; raise AssertionError, or what the machine raises, when it went wrong."""
+        raise NotImplementedError
+
+    def revive(self, rig: Rig) -> None:
+        """After a power cut, on what was found, with the machine at the base: show that the guest still works."""
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def run(self, source: Source, rules: Rules = PLAIN, **options: object) -> Run:
+        """One run, and after a power cut what comes after it."""
+        run = self.rig.run(self.act, source, rules, **options)  # type: ignore[arg-type]
+        if run.cut:
+            self._after_cut(run)
+        return run
+
+    def _after_cut(self, run: Run) -> None:
+        rig = self.rig
+        found = [drive.volume.after_cut() for drive in rig.drives]
+        run.violations += complaints(rig, found)
+        if not run.violations:
+            rig.restore(rig.base, found)
+            try:
+                self.revive(rig)
+            except (UsageError, AssertionError, OSError) as error:
+                run.violations.append(f"after the power cut: {type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Free the rig."""
+        self.rig.close()
+
+
+BUILT_IN: Mapping[str, str] = {
+    "guest-arm64": "e2kdisk.lab.scenarios:GuestArm64",
+    "guest-riscv64": "e2kdisk.lab.scenarios:GuestRiscv64",
+}
+"""Name -> module:class."""
+
+
+def find_scenario(name: str) -> type[Scenario]:
+    """A built-in scenario, or "file.py:Class" of the user's own. Raises UsageError."""
+    place = BUILT_IN.get(name, name)
+    module_name, colon, class_name = place.rpartition(":")
+    if not colon:
+        raise UsageError(f"unknown scenario {name!r}; known are {', '.join(BUILT_IN)}, and FILE.py:CLASS for your own")
+    module = _load_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Scenario)):
+        raise UsageError(f"scenario {name}: {class_name} is not a Scenario in {module_name}")
+    return found
+
+
+def _load_file(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("e2kdisk_scenario_" + Path(path).stem, os.path.abspath(path))
+    if spec is None or spec.loader is None or not os.path.isfile(path):
+        raise UsageError(f"scenario file {path}: is not there")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

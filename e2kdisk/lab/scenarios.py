@@ -1,0 +1,62 @@
+"""The scenarios that come with e2kdisk: the bundled guest programs on each board."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from e2kdisk.lab.rig import Rig
+from e2kdisk.lab.scenario import Scenario
+from e2kdisk.machine.bundled import find_guest
+
+SECTOR = 512
+DISK_SIZE = 4 << 20
+LIMIT = 50_000_000
+"""Instructions after which a guest hangs: a hundred times what it needs."""
+
+
+class Guest(Scenario):
+    """The bundled guest writes a pattern with several requests in flight, reads it back, flushes and says PASS."""
+
+    BOARD: ClassVar[str]
+    OPTIONS: ClassVar[str] = "first=8 sectors=32 inflight=6 rounds=4 wait=interrupt"
+    """Of firmware/guest/options.h."""
+
+    def build(self) -> Rig:
+        """Scenario.build: a new image with small clusters, so that tables grow."""
+        from e2kdisk.block.open import open_disk
+        from e2kdisk.qcow2.create import create
+
+        image = self.directory / "disk.qcow2"
+        create(image, DISK_SIZE, cluster_size=4096)
+        with open_disk(image, format="qcow2") as disk:
+            disk.pwrite(0, f"e2kdisk-guest {self.OPTIONS}".encode().ljust(SECTOR, b"\0"))
+        return Rig(self.BOARD, find_guest(self.BOARD), [image], ram=16 << 20, format="qcow2")
+
+    def act(self, rig: Rig) -> None:
+        """Scenario.act."""
+        ending = rig.machine.run(max_instructions=LIMIT)
+        if rig.traffic.is_cut:
+            return
+        said = rig.machine.console.transcript.splitlines()
+        verdict = next((line for line in reversed(said) if line.startswith(("PASS", "FAIL"))), ending.value)
+        # With injected errors the guest is to say what failed; it must never pass over one.
+        expected = "FAIL" if rig.traffic.faults else "PASS"
+        assert verdict.startswith(expected), f"the guest says {verdict!r}"
+
+    def revive(self, rig: Rig) -> None:
+        """Scenario.revive: the whole program once more."""
+        self.act(rig)
+
+
+class GuestArm64(Guest):
+    """On virt-arm64."""
+
+    DESCRIPTION = "the bundled guest on virt-arm64, virtio-blk over MMIO"
+    BOARD = "virt-arm64"
+
+
+class GuestRiscv64(Guest):
+    """On virt-riscv64."""
+
+    DESCRIPTION = "the bundled guest on virt-riscv64, virtio-blk over MMIO"
+    BOARD = "virt-riscv64"

@@ -1,0 +1,33 @@
+"""The guest programs that come with e2kdisk, by board."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import e2kdisk
+from e2kdisk.errors import UsageError
+
+GUESTS = {"virt-arm64": "guest-arm64.bin", "virt-riscv64": "guest-riscv64.bin"}
+"""Board -> file name of its guest program."""
+
+
+def places() -> Sequence[str]:
+    """Where the guest programs may be: package data of an installed wheel, then the source tree around us."""
+    package = os.path.dirname(os.path.abspath(e2kdisk.__file__))
+    return (
+        os.path.join(package, "firmware_images"),
+        os.path.join(os.path.dirname(package), "firmware", "images"),
+    )
+
+
+def find_guest(board: str) -> str:
+    """Return the path of the bundled guest program of a board. Raises UsageError when it is not there."""
+    if board not in GUESTS:
+        raise UsageError(f"no guest program comes with e2kdisk for board {board!r}; give one with --bios FILE")
+    for place in places():
+        path = os.path.join(place, GUESTS[board])
+        if os.path.isfile(path):
+            return path
+    looked = " and ".join(places())
+    raise UsageError(f"{GUESTS[board]} is not in {looked}; install e2kdisk again, or build it with firmware/build.py")

@@ -1,0 +1,222 @@
+"""e2kdisk lab: run, replay, shrink and explore scenarios of the laboratory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from e2kdisk.errors import UsageError
+from e2kdisk.tools.arguments import Parser, count
+
+if TYPE_CHECKING:
+    from e2kdisk.lab.explore import Found
+    from e2kdisk.lab.record import Record
+    from e2kdisk.lab.rig import Run
+    from e2kdisk.lab.rules import Rules
+
+HELP = """\
+Run a guest, a disk controller and an image format together, where every order,
+latency, error and power cut is decided by a seed. What fails can be replayed
+and made short.
+
+examples:
+  $ e2kdisk lab list
+  $ e2kdisk lab run guest-arm64 --seed 7
+  $ e2kdisk lab explore guest-arm64 --rules power --seeds 1000 --jobs 2
+  $ e2kdisk lab shrink failure.json && e2kdisk lab replay failure.json
+  $ e2kdisk lab explore my_scenario.py:Mine --orders
+"""
+
+STATUS_HELP = """\
+exit status:
+  0  nothing was found
+  1  it cannot be run, and one line says why
+  2  a contract was broken: the report says which, and the file has the run
+"""
+BROKEN = 2
+
+
+def parser() -> Parser:
+    """The arguments of this command."""
+    parser = Parser("lab", HELP, STATUS_HELP)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_ActionParser)
+    actions.add_parser("list", help="the scenarios that come with e2kdisk, and the rules")
+    run = actions.add_parser("run", help="one run")
+    explore = actions.add_parser("explore", help="many runs")
+    for action in (run, explore):
+        action.add_argument("scenario", metavar="SCENARIO", help="a name of `lab list`, or FILE.py:CLASS")
+        action.add_argument("--rules", metavar="NAME", help="what is decided; the scenario's own if left out")
+        action.add_argument("-o", "--output", metavar="FILE", default="failure.json", help="for a run that fails")
+    run.add_argument("--seed", type=int, default=0, help="of the run (default 0)")
+    run.add_argument("--record", action="store_true", help="write the run to the file even if it does not fail")
+    explore.add_argument("--seeds", type=count("--seeds"), default=200, metavar="N", help="how many (default 200)")
+    explore.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default 0)")
+    explore.add_argument("--orders", action="store_true", help="every possible run instead of seeds")
+    explore.add_argument("--jobs", type=count("--jobs"), default=1, metavar="N", help="processes (default 1)")
+    for name, what in (("replay", "make a recorded run again"), ("shrink", "find the shortest run that still fails")):
+        action = actions.add_parser(name, help=what)
+        action.add_argument("file", metavar="FILE")
+    return parser
+
+
+class _ActionParser(Parser):
+    """The Parser of one action; argparse gives the whole name of the program."""
+
+    def __init__(self, prog: str, **_: object) -> None:
+        super().__init__(prog.removeprefix("e2kdisk "), "")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    given = parser().parse_args(arguments)
+    return ACTIONS[given.action](given)
+
+
+def _list(given: argparse.Namespace) -> int:
+    from e2kdisk.lab.rules import RULES
+    from e2kdisk.lab.scenario import BUILT_IN, find_scenario
+
+    for name in BUILT_IN:
+        print(f"{name:20} {find_scenario(name).DESCRIPTION}")
+    print(f"\nrules: {', '.join(RULES)}")
+    return 0
+
+
+def _rules(given: argparse.Namespace) -> Rules:
+    from e2kdisk.lab.rules import RULES
+    from e2kdisk.lab.scenario import find_scenario
+    from e2kdisk.tools.hints import unknown_name
+
+    if given.rules is None:
+        return RULES["order"] if getattr(given, "orders", False) else find_scenario(given.scenario).RULES
+    if given.rules not in RULES:
+        raise unknown_name("rules", given.rules, RULES)
+    return RULES[given.rules]
+
+
+def _run(given: argparse.Namespace) -> int:
+    from e2kdisk.lab.decisions import Seeded
+    from e2kdisk.lab.explore import local_scenario
+    from e2kdisk.lab.record import Record
+
+    rules = _rules(given)
+    run = local_scenario(given.scenario).run(Seeded(given.seed), rules)
+    _report(run)
+    if run.failed or given.record:
+        Record(given.scenario, rules, run.decisions, run.hash, run.violations, given.seed).save(given.output)
+        print(f"the run is in {given.output}: e2kdisk lab replay {given.output}")
+    return BROKEN if run.failed else 0
+
+
+def _replay(given: argparse.Namespace) -> int:
+    from e2kdisk.lab.decisions import Replay
+    from e2kdisk.lab.explore import local_scenario
+    from e2kdisk.lab.record import Record
+
+    record = Record.load(given.file)
+    run = local_scenario(record.scenario).run(Replay(record.decisions), record.rules)
+    _report(run)
+    if run.hash != record.hash:
+        raise UsageError(
+            f"{given.file}: the run is not the recorded one (hash {run.hash} instead of {record.hash}): "
+            "something has changed since"
+        )
+    return BROKEN if run.failed else 0
+
+
+def _shrink(given: argparse.Namespace) -> int:
+    from e2kdisk.lab.decisions import Replay
+    from e2kdisk.lab.explore import local_scenario
+    from e2kdisk.lab.record import Record
+    from e2kdisk.lab.shrink import shrink, unnatural
+
+    record = Record.load(given.file)
+    scenario = local_scenario(record.scenario)
+    run = scenario.run(Replay(record.decisions), record.rules)
+    if not run.failed:
+        raise UsageError(f"{given.file}: the run does not fail, so there is nothing to shrink")
+    before = len(unnatural(run.decisions))
+    line = _Line()
+    best = shrink(scenario, record.rules, run, lambda runs, left: line.show(f"{runs} runs, {left} decisions left"))
+    line.end()
+    Record(record.scenario, record.rules, best.decisions, best.hash, best.violations, record.seed).save(given.file)
+    _report(best)
+    print(f"{before} decisions became {len(unnatural(best.decisions))}; the shorter run is in {given.file}")
+    return BROKEN
+
+
+def _explore(given: argparse.Namespace) -> int:
+    from concurrent.futures import ProcessPoolExecutor
+
+    from e2kdisk.lab.explore import explore_orders, explore_seeds
+
+    rules = _rules(given)
+    began, line = time.perf_counter(), _Line()
+
+    def tell(found: Found) -> None:
+        rate = found.runs / (time.perf_counter() - began)
+        line.show(f"{found.runs} runs, {rate:.0f} a second, {len(found.failures)} failures")
+
+    executor = ProcessPoolExecutor(given.jobs) if given.jobs > 1 else None
+    try:
+        if given.orders:
+            found = explore_orders(given.scenario, rules, executor, tell=tell)
+        else:
+            seeds = range(given.first, given.first + given.seeds)
+            found = explore_seeds(given.scenario, rules, seeds, executor, tell=tell)
+    finally:
+        if executor is not None:
+            executor.shutdown(cancel_futures=True)
+    line.end()
+    seconds = time.perf_counter() - began
+    kinds = f"{len(found.hashes)} different" + (", every order there is" if found.complete else "")
+    print(
+        f"{found.runs} runs ({kinds}) in {seconds:.1f} s: {found.runs / seconds:.1f} a second, {found.cuts} power cuts"
+    )
+    if not found.failures:
+        return 0
+    return _report_failure(found.failures[0], given.output)
+
+
+def _report_failure(record: Record, output: str) -> int:
+    record.save(output)
+    for violation in record.violations:
+        print(f"broken: {violation}")
+    seed = "" if record.seed is None else f" (seed {record.seed})"
+    print(f"the run{seed} is in {output}: e2kdisk lab shrink {output}")
+    return BROKEN
+
+
+def _report(run: Run) -> None:
+    from e2kdisk.lab.shrink import unnatural
+
+    print(f"{run.events} events, hash {run.hash}{', ended by a power cut' if run.cut else ''}")
+    chosen = unnatural(run.decisions)
+    print(f"{len(run.decisions)} decisions, {len(chosen)} of them not the natural ones")
+    for at in chosen[:20]:
+        print(f"  {at:4} {run.decisions[at]}")
+    if len(chosen) > 20:
+        print(f"  ... and {len(chosen) - 20} more")
+    for violation in run.violations:
+        print(f"broken: {violation}")
+
+
+class _Line:
+    """One line on the terminal that is written over; nothing where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+
+    def show(self, text: str) -> None:
+        if self._shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+ACTIONS = {"list": _list, "run": _run, "replay": _replay, "shrink": _shrink, "explore": _explore}
