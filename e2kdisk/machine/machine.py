@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 from e2kdisk.aio.clock import Clock, HostClock, VirtualClock
 from e2kdisk.aio.scheduler import Scheduler
@@ -24,6 +24,9 @@ from e2kdisk.machine.cpu.cpu import Fault, Reason
 from e2kdisk.machine.guest_time import GuestTime
 from e2kdisk.machine.state import MachineState, load_machine, save_machine
 from e2kdisk.machine.trace import Tracer
+
+if TYPE_CHECKING:
+    from e2kdisk.machine.vm_snapshot import VmSnapshot
 
 SLICE = 100_000
 """Instructions between two looks at the world: about a millisecond."""
@@ -320,6 +323,33 @@ class Machine:
         The disks must hold what they held then.
         """
         load_machine(self, state)
+
+    def savevm(self, name: str) -> None:
+        """Keep machine and disks as a snapshot inside the qcow2 images; replaces one of the same name.
+
+        Raises UsageError when a disk cannot keep one, ImageError, OSError.
+        """
+        from e2kdisk.machine.vm_snapshot import save_vm
+
+        save_vm(self, name)
+
+    def loadvm(self, name: str) -> None:
+        """Bring machine and disks back to a snapshot of savevm. Raises UsageError, ImageError, OSError."""
+        from e2kdisk.machine.vm_snapshot import load_vm
+
+        load_vm(self, name)
+
+    def delvm(self, name: str) -> None:
+        """Remove a snapshot from all disks. Raises UsageError, ImageError, OSError."""
+        from e2kdisk.machine.vm_snapshot import delete_vm
+
+        delete_vm(self, name)
+
+    def vm_snapshots(self) -> list[VmSnapshot]:
+        """The snapshots that loadvm() can go back to, oldest first."""
+        from e2kdisk.machine.vm_snapshot import list_vm
+
+        return list_vm(self)
 
     # -- the end ----------------------------------------------------------------------------------
 

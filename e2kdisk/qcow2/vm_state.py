@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from e2kdisk.aio.engine import IoVec, iov_length
 from e2kdisk.block.node import zero_fill
+from e2kdisk.block.read_only import ReadOnlyNode
 from e2kdisk.qcow2.geometry import GuestOffset
 
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
+    from e2kdisk.qcow2.snapshot_table import Snapshot
 
 
 def vm_state_start(image: Qcow2Image) -> int:
@@ -38,6 +41,21 @@ async def read_vm_state(image: Qcow2Image, offset: int, iov: IoVec) -> None:
     if image.file.event is not None:
         await image.file.event("vmstate_load")
     await image.read_beyond(GuestOffset(start), iov, mapped)
+
+
+async def read_snapshot_vm_state(image: Qcow2Image, snapshot: Snapshot, iov: IoVec) -> None:
+    """Read the area as a snapshot kept it, from its start; the image stays as it is. Raises ImageError, OSError."""
+    from e2kdisk.qcow2.image import Qcow2Image
+
+    await image.flush()  # the view reads tables from the file
+    header = replace(
+        image.header,
+        l1_table_offset=snapshot.l1_table_offset,
+        l1_size=snapshot.l1_size,
+        size=snapshot.disk_size,
+    )
+    view = await Qcow2Image.open(ReadOnlyNode(image.file), header, cipher=image.cipher)
+    await read_vm_state(view, 0, iov)
 
 
 async def discard_vm_state(image: Qcow2Image, length: int) -> None:
