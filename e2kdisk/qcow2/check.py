@@ -14,11 +14,12 @@ from e2kdisk.block.file import FileNode
 from e2kdisk.block.node import Node
 from e2kdisk.errors import UnsupportedFeature, UsageError
 from e2kdisk.qcow2 import layout
+from e2kdisk.qcow2.bitmap_directory import is_stale
 from e2kdisk.qcow2.check_kernel import make_kernel
 from e2kdisk.qcow2.check_runs import RunKernel
 from e2kdisk.qcow2.check_walk import CheckResult, MakeKernel, Walk
 from e2kdisk.qcow2.header import Header
-from e2kdisk.qcow2.header_file import read_header
+from e2kdisk.qcow2.header_file import HeaderWriter, read_header
 from e2kdisk.qcow2.repair import FIXES, repair
 from e2kdisk.qcow2.table_runs import Scattered
 
@@ -35,6 +36,9 @@ async def check_file(file: Node, fix: str | None = None) -> CheckResult:
         raise UsageError(f"fix {fix!r} is not one of {', '.join(FIXES)}")
     header = await read_header(file)
     _need_known_features(file.name, header)
+    if fix is not None and is_stale(header):
+        # Nobody kept these bitmaps up: without a name their space is a leak like any other.
+        await HeaderWriter(file, header).switch(extensions=header.with_extension(layout.EXT_BITMAPS, None))
     walk = await _walk(file, header)
     if fix is None or (walk.result.clean and not header.incompatible_features & layout.INCOMPAT_BROKEN):
         return walk.result

@@ -128,8 +128,11 @@ class Walk:
         crypto = header.extension(layout.EXT_CRYPTO)
         if crypto is not None and len(crypto) >= 16:
             self.count(int.from_bytes(crypto[:8], "big"), int.from_bytes(crypto[8:16], "big"), "LUKS header")
-        for what, offset, length in await bitmap_areas(self.file, header):
-            self.count(offset, length, what)
+        async for what, offset, length in bitmap_areas(self.file, header):
+            if length:
+                self.count(offset, length, what)
+            else:
+                self.result.corrupt(what)
 
     def _structure(self, offset: int, length: int, what: str) -> bool:
         """Note where a structure lies; False, a corruption that nobody can repair, if another lies there."""

@@ -47,6 +47,9 @@ def need_downgradable_snapshots(image: Qcow2Image, size: int) -> None:
 async def downgrade(image: Qcow2Image) -> None:
     """Make a version 3 image version 2; lazy refcounts are off already. Raises UsageError, ImageError or OSError."""
     need_downgradable_snapshots(image, image.size)
+    # Version 2 has no bit that says whether bitmaps are up to date: they would be taken for stale, and leak.
+    for bitmap in image.bitmaps:
+        await image.bitmaps.remove(bitmap.name)
     header = image.header
     async with image.exclusive():
         await image.flush_metadata()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
@@ -54,6 +55,7 @@ class Qcow2Format:
         header.check_limits(file.name, file.size)
         if writing and header.incompatible_features & layout.INCOMPAT_DIRTY:
             header = await _repair(file)
+        disk_header = replace(header)
         if extras["snapshot"] is not None:
             await _show_snapshot(file, header, extras["snapshot"])
         if extras["lazy_refcounts"] and header.version < 3:
@@ -69,6 +71,7 @@ class Qcow2Format:
                 overlap_check=extras["overlap_check"],
                 lazy_refcounts=extras["lazy_refcounts"],
                 cipher=cipher,
+                disk_header=disk_header,
             )
         except BaseException:
             if backing is not None:

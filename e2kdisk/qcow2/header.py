@@ -78,6 +78,14 @@ class Header:
         if data is not None:
             self.extensions.insert(0, Extension(kind, data))
 
+    def with_extension(self, kind: int, data: bytes | None) -> list[Extension]:
+        """The extensions as they would be with one of a type replaced, added at the front, or removed."""
+        extensions = [Extension(item.type, item.data) for item in self.extensions if item.type != kind]
+        if data is not None:
+            at = next((index for index, item in enumerate(self.extensions) if item.type == kind), 0)
+            extensions.insert(at, Extension(kind, data))
+        return extensions
+
     # -- parse ------------------------------------------------------------------------------------
 
     @classmethod

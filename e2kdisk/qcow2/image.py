@@ -12,10 +12,12 @@ from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import CorruptImage, ImageError, UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
+from e2kdisk.qcow2.bitmaps import Bitmaps
 from e2kdisk.qcow2.cache import Table
 from e2kdisk.qcow2.compressed_write import write_compressed
 from e2kdisk.qcow2.compression import Decompressor, read_compressed_run
 from e2kdisk.qcow2.cow import CopyOnWrite
+from e2kdisk.qcow2.dirty_bits import DirtyBits
 from e2kdisk.qcow2.encryption import decrypt, encrypted, read_unaligned, write_unaligned
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
@@ -78,6 +80,9 @@ class Qcow2Image(Node):
         self.decompressor = Decompressor(file, geometry)
         self.guard = guard
         self.snapshots = Snapshots(self)
+        self.bitmaps = Bitmaps(self)
+        self.tracked: tuple[DirtyBits, ...] = ()
+        """Bitmaps in which every write is marked."""
         self._cow = CopyOnWrite(self)
         self._zero = ZeroAndDiscard(self)
         self.cipher = cipher
@@ -114,8 +119,12 @@ class Qcow2Image(Node):
         overlap_check: str = "cached",
         lazy_refcounts: bool | None = None,
         cipher: SectorCipher | None = None,
+        disk_header: Header | None = None,
     ) -> Qcow2Image:
-        """Open an image whose header has been parsed and checked. Raises OSError or ImageError."""
+        """Open an image whose header has been parsed and checked. Raises OSError or ImageError.
+
+        disk_header: the image's own, where `header` has been changed to show a snapshot.
+        """
         geometry = Geometry(header.cluster_bits, header.refcount_order)
         image = cls(file, header, geometry, backing, OverlapGuard(geometry, overlap_check), cipher)
         order, guard = image.order, image.guard
@@ -136,9 +145,11 @@ class Qcow2Image(Node):
             lazy_refcounts = bool(header.compatible_features & layout.COMPAT_LAZY_REFCOUNTS)
         order.lazy = lazy_refcounts and header.version >= 3
         await image.snapshots.load()
+        await image.bitmaps.load(disk_header or header)
         if not file.read_only:
             await image.guard_structures()
             await image._claim_features()
+            await image.bitmaps.claim()
         return image
 
     async def guard_structures(self) -> None:
@@ -149,6 +160,7 @@ class Qcow2Image(Node):
         self.refcounts.guard_structures()
         self.mapping.guard_structures()
         await self.snapshots.guard_structures(guard)
+        self.bitmaps.guard_structures(guard)
 
     def _forget_contents(self) -> None:
         self.decompressor.forget()
@@ -163,9 +175,17 @@ class Qcow2Image(Node):
         await self.guard_structures()
 
     async def _claim_features(self) -> None:
-        """Clear the autoclear bits: what they promise is not kept up by us (specification, autoclear_features)."""
-        if self.header.version >= 3 and self.header.autoclear_features:
-            await self.writer.switch(autoclear_features=0)
+        """Clear the autoclear bits of what is not kept up by us (specification, autoclear_features).
+
+        Stale bitmaps go with them: nobody must take them for good when the bit is set for new ones.
+        """
+        header = self.header
+        kept = header.autoclear_features & (layout.AUTOCLEAR_BITMAPS if self.bitmaps else 0)
+        if self.bitmaps.stale:
+            extensions = header.with_extension(layout.EXT_BITMAPS, None)
+            await self.writer.switch(autoclear_features=kept, extensions=extensions)
+        elif header.version >= 3 and header.autoclear_features != kept:
+            await self.writer.switch(autoclear_features=kept)
 
     # -- read -------------------------------------------------------------------------------------
 
@@ -284,9 +304,22 @@ class Qcow2Image(Node):
                     await self.file.write(host + inside, iov)
                 finally:
                     self.inflight.leave_write(item)
+                    for bits in self.tracked:
+                        bits.mark(offset, length)
                 return
         self._need_writable(offset, length)
-        await self.write_beyond(GuestOffset(offset), iov, length)
+        try:
+            await self.write_beyond(GuestOffset(offset), iov, length)
+        finally:
+            self._mark(offset, length)
+
+    def _mark(self, offset: int, length: int) -> None:
+        """Note in the bitmaps that bytes of the disk have changed, or may have when a write has failed.
+
+        Afterwards, not before: whoever clears a bitmap while a write is on its way has not seen its data.
+        """
+        for bits in self.tracked:
+            bits.mark(offset, length)
 
     async def write_beyond(self, offset: GuestOffset, iov: IoVec, length: int) -> None:
         """Write where the L1 table reaches, be it behind the end of the disk (VM state)."""
@@ -399,6 +432,8 @@ class Qcow2Image(Node):
         except CorruptImage as error:
             await self._stop_writing(error)
             raise
+        finally:
+            self._mark(offset, length)
         await self._relieve()
 
     async def discard(self, offset: int, length: int) -> None:
@@ -409,6 +444,8 @@ class Qcow2Image(Node):
         except CorruptImage as error:
             await self._stop_writing(error)
             raise
+        finally:
+            self._mark(offset, length)
         await self._relieve()
 
     async def unmap(self, offset: GuestOffset, length: int) -> None:
@@ -424,6 +461,8 @@ class Qcow2Image(Node):
         except CorruptImage as error:
             await self._stop_writing(error)
             raise
+        finally:
+            self._mark(offset, length)
         await self._relieve()
 
     async def status(self, offset: int, length: int) -> BlockStatus:
@@ -470,7 +509,12 @@ class Qcow2Image(Node):
         try:
             if not self.read_only:
                 async with self.lock:
-                    await self._close_metadata()
+                    try:
+                        if self._corruption is None:
+                            await self.bitmaps.store()
+                    finally:
+                        # Bitmaps that could not be stored stay marked in use; everything else must be in order.
+                        await self._close_metadata()
         finally:
             try:
                 await self.file.close()

@@ -11,13 +11,13 @@ from e2kdisk.qcow2.geometry import Geometry
 
 TEMPLATES: dict[str, frozenset[str]] = {
     "none": frozenset(),
-    "constant": frozenset({"header", "active L1 table", "refcount table", "snapshot table"}),
+    "constant": frozenset({"header", "active L1 table", "refcount table", "snapshot table", "bitmap directory"}),
     "cached": frozenset(
-        {"header", "active L1 table", "refcount table", "snapshot table"}
+        {"header", "active L1 table", "refcount table", "snapshot table", "bitmap directory"}
         | {"active L2 table", "refcount block", "inactive L1 table"}
     ),
     "all": frozenset(
-        {"header", "active L1 table", "refcount table", "snapshot table"}
+        {"header", "active L1 table", "refcount table", "snapshot table", "bitmap directory"}
         | {"active L2 table", "refcount block", "inactive L1 table", "inactive L2 table"}
     ),
 }

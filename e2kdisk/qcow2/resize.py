@@ -17,6 +17,10 @@ async def resize(image: Qcow2Image, size: int) -> None:
     size = (size + layout.SECTOR_BYTES - 1) & -layout.SECTOR_BYTES
     if image.header.nb_snapshots and image.header.version < 3:
         raise ImageError(image.name, "size", "a version 2 image with snapshots cannot be resized")
+    # The size of a bitmap's disk is nowhere but in the header: one that is not loaded could not follow.
+    image.bitmaps.need_consistent()
+    if not size and image.bitmaps:
+        raise ImageError(image.name, "size", "a disk with bitmaps cannot have 0 bytes")
     if size > image.size:
         await _grow(image, size)
     elif size < image.size:
@@ -48,6 +52,7 @@ async def _grow(image: Qcow2Image, size: int) -> None:
         await image.order.flush()
         await image.writer.switch(size=size)
         image.size = size
+        image.bitmaps.resize(size)
 
 
 async def _shrink(image: Qcow2Image, size: int) -> None:
@@ -58,6 +63,7 @@ async def _shrink(image: Qcow2Image, size: int) -> None:
         await image.flush_metadata()
         await image.writer.switch(size=size)
         image.size = size
+        image.bitmaps.resize(size)
     start = geometry.round_up(size)
     if start < old_end:
         await image.unmap(GuestOffset(start), old_end - start)

@@ -20,6 +20,7 @@ from e2kdisk.errors import ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.entries import pack64
 from e2kdisk.qcow2.geometry import HostOffset
+from e2kdisk.qcow2.new_table import write_new
 from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.references import add_references, clear_copied, drop_references, read_entries, refresh_copied
 from e2kdisk.qcow2.snapshot_table import (
@@ -115,7 +116,7 @@ class Snapshots:
                 await image.order.flush()
                 await add_references(image, values)
                 try:
-                    snapshot.l1_table_offset = await self._write_new(pack64(values))
+                    snapshot.l1_table_offset = await write_new(image, pack64(values))
                     table_offset, table_bytes = await self._write_table(entries)
                 except BaseException:
                     await drop_references(image, values)
@@ -142,6 +143,9 @@ class Snapshots:
         """
         image = self._image
         image.need_write_access()
+        if image.bitmaps:
+            # The whole disk changes, and no bitmap would tell.
+            raise ImageError(image.name, "bitmaps", "Device has active dirty bitmaps")
         async with self._changing():
             snapshot = self.find(name)
             if snapshot.disk_size != image.size and image.header.version < 3:
@@ -152,7 +156,7 @@ class Snapshots:
             values = await self._snapshot_l1(snapshot)
             await add_references(image, values)
             try:
-                offset = await self._write_new(pack64(values))
+                offset = await write_new(image, pack64(values))
                 await image.order.flush()
             except BaseException:
                 await drop_references(image, values)
@@ -201,27 +205,13 @@ class Snapshots:
             raise ImageError(image.name, where, f"{len(values)} entries are too few for {snapshot.disk_size} bytes")
         return array("Q", [entry & ~layout.COPIED for entry in values])
 
-    async def _write_new(self, data: bytes) -> int:
-        """Write data to new clusters; returns their offset."""
-        image = self._image
-        clusters = max(1, image.geometry.clusters(len(data)))
-        offset, _ = await image.refcounts.allocate(clusters)
-        try:
-            padding = bytes((clusters << image.geometry.cluster_bits) - len(data))
-            await image.file.write(offset, [memoryview(data), memoryview(padding)])
-            image.order.note_unsynced()
-        except BaseException:
-            await image.refcounts.abandon(offset, clusters)
-            raise
-        return offset
-
     async def _write_table(self, entries: list[Snapshot]) -> tuple[int, int]:
         """Write a snapshot table to new clusters, durable with all counts; returns (offset, bytes)."""
         image = self._image
         data = pack_snapshots(entries)
         if len(data) > MAX_TABLE_BYTES:
             raise ImageError(image.name, "snapshot table", "would be longer than 64 MiB")
-        offset = await self._write_new(data) if entries else 0
+        offset = await write_new(image, data) if entries else 0
         await image.order.flush()
         return offset, len(data)
 

@@ -48,6 +48,7 @@ def run(arguments: list[str]) -> int:
     source_cache = given.cache("T", "writeback", "source cache")
     target_cache = given.cache("t", "unsafe", "cache")
 
+    from e2kdisk.tools.img.bitmap_copying import copy_bitmaps, has_bitmap_support, need_copyable
     from e2kdisk.tools.img.opening import Session
     from e2kdisk.tools.img.progress import Progress
 
@@ -58,10 +59,17 @@ def run(arguments: list[str]) -> int:
         sources = [_open_source(session, given, name, source_cache, extras) for name in given.names[:-1]]
         if format not in FORMATS:
             raise Failure(f"Unknown file format '{format}'")
+        if given.has("bitmaps"):
+            need_copyable(sources, skip_broken=given.has("skip-broken-bitmaps"))
         values = _target_values(given, format, text, sum(source.size for source in sources))
         target = _target(session, given, format, given.names[-1], values, target_cache)
         try:
+            if given.has("bitmaps") and not has_bitmap_support(target):
+                raise Failure(f"Format driver '{target.format}' does not support bitmaps")
             _copy(session, given, sources, target, sparse, progress)
+            if given.has("bitmaps"):
+                # Last: the copying is no change that they should tell of.
+                copy_bitmaps(sources[0], target)
         finally:
             session.close(target, *sources)
     except BaseException:

@@ -18,6 +18,7 @@ _SNAPSHOT = struct.Struct(">QIHHIIQII")
 
 BACKING_FORMAT = 0xE2792ACA
 DATA_FILE = 0x44415441
+BITMAPS = 0x23852875
 MAGIC = b"QFI\xfb"
 KNOWN_INCOMPATIBLE = 0x1F
 COMPRESSIONS = ("zlib", "zstd")
@@ -95,6 +96,10 @@ class Head:
     def extended_l2(self) -> bool:
         """L2 entries of 16 bytes."""
         return bool(self.incompatible & 16)
+
+    def has(self, kind: int) -> bool:
+        """Whether there is a header extension."""
+        return kind in self._extensions
 
     def text(self, kind: int) -> str | None:
         """The text in a header extension."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 COMMANDS = {
     "amend": "[-p] [-q] [-f FMT] [-t CACHE] -o OPTIONS FILE",
     "bench": "[-c COUNT] [-d DEPTH] [-f FMT] [--flush-interval=N] [-o OFFSET] [-s SIZE] [-S STEP] [-w] FILE",
-    "bitmap": "(not there yet)",
+    "bitmap": "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b FILE [-F FMT]] "
+    "[-g GRANULARITY] [-f FMT] FILE BITMAP",
     "check": "[-q] [-f FMT] [--output=human|json] [-r leaks|all] [-T CACHE] [-U] FILE",
     "commit": "[-q] [-f FMT] [-t CACHE] [-b BASE] [-d] [-p] FILE",
     "compare": "[-f FMT] [-F FMT] [-T CACHE] [-p] [-q] [-s] [-U] FILE1 FILE2",
     "convert": "[-c] [-C] [-n] [-p] [-q] [-f FMT] [-O FMT] [-B FILE [-F FMT]] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] "
-    "[-m N] [-W] [--salvage] [--target-is-zero] [-U] FILE... TARGET",
+    "[-m N] [-W] [--salvage] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] FILE... TARGET",
     "create": "[-q] [-f FMT] [-b FILE [-F FMT]] [-u] [-o OPTIONS] FILE [SIZE]",
     "dd": "[-f FMT] [-O FMT] [-U] [bs=SIZE] [count=N] [skip=N] if=FILE of=FILE",
     "info": "[-f FMT] [--output=human|json] [--backing-chain] [-U] FILE",

@@ -6,7 +6,7 @@ import os
 
 from e2kdisk.tools.img.errors import Failure
 from e2kdisk.tools.img.given import Given
-from e2kdisk.tools.img.head import BACKING_FORMAT, DATA_FILE, MAGIC, Head, Odd, SnapshotHead
+from e2kdisk.tools.img.head import BACKING_FORMAT, BITMAPS, DATA_FILE, MAGIC, Head, Odd, SnapshotHead
 from e2kdisk.tools.img.output import json_line, json_text
 from e2kdisk.tools.img.sizes import human
 from e2kdisk.tools.img.snapshot_list import icount, snapshot_lines
@@ -80,6 +80,8 @@ def _quick(path: str, format: str | None, force_share: bool) -> dict[str, Any]:
         if head != MAGIC:
             raise Odd
         image = Head(fd)
+        if image.has(BITMAPS):
+            raise Odd
         return qcow2_facts(image, image.snapshots(fd), path, disk_size)
     finally:
         os.close(fd)
@@ -99,7 +101,13 @@ def _need_no_writer(fd: int) -> None:
         raise Odd from None  # the engine meets the same lock, and says whose it is
 
 
-def qcow2_facts(image: Head, snapshots: list[SnapshotHead], filename: str, disk_size: int) -> dict[str, Any]:
+def qcow2_facts(
+    image: Head,
+    snapshots: list[SnapshotHead],
+    filename: str,
+    disk_size: int,
+    bitmaps: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """The facts of a qcow2 image, in the order in which they are printed as JSON."""
     facts: dict[str, Any] = {}
     backing, backing_format = image.backing_file, image.text(BACKING_FORMAT)
@@ -113,7 +121,7 @@ def qcow2_facts(image: Head, snapshots: list[SnapshotHead], filename: str, disk_
         "cluster-size": image.cluster_size,
         "format": "qcow2",
         "actual-size": disk_size,
-        "format-specific": {"type": "qcow2", "data": _specific(image)},
+        "format-specific": {"type": "qcow2", "data": _specific(image, bitmaps)},
     }
     if backing is not None:
         is_path = ":" not in backing.partition("/")[0]
@@ -137,12 +145,15 @@ def _snapshot_facts(item: SnapshotHead) -> dict[str, Any]:
     }
 
 
-def _specific(image: Head) -> dict[str, Any]:
+def _specific(image: Head, bitmaps: list[dict[str, Any]] | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"compat": "1.1" if image.version == 3 else "0.10", "compression-type": image.compression}
     encrypt: dict[str, Any] = {"encrypt": {"format": "aes"}} if image.crypt_method == 1 else {}
     if image.version == 2:
         return facts | {"refcount-bits": 16} | encrypt
-    facts |= {"lazy-refcounts": bool(image.compatible & 1), "refcount-bits": image.refcount_bits} | encrypt
+    facts["lazy-refcounts"] = bool(image.compatible & 1)
+    if bitmaps:
+        facts["bitmaps"] = bitmaps
+    facts |= {"refcount-bits": image.refcount_bits} | encrypt
     data_file = image.text(DATA_FILE) if image.incompatible & 4 else None
     if data_file is not None:
         facts |= {"data-file": data_file, "data-file-raw": bool(image.autoclear & 2)}
@@ -178,11 +189,12 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _specific_lines(facts: dict[str, Any], indent: str) -> list[str]:
+def _specific_lines(facts: dict[str, Any] | list[Any], indent: str) -> list[str]:
     lines = []
-    for key, value in facts.items():
+    items = facts.items() if isinstance(facts, dict) else ((f"[{index}]", item) for index, item in enumerate(facts))
+    for key, value in items:
         name = key.replace("-", " ")
-        if isinstance(value, dict):
+        if isinstance(value, (dict, list)):
             lines.append(f"{indent}{name}:")
             lines += _specific_lines(value, indent + "    ")
         else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from e2kdisk.tools.img.head import Head, Odd
 from e2kdisk.tools.img.opening import Session
 from e2kdisk.tools.img.output import json_line
+
+if TYPE_CHECKING:
+    from e2kdisk.qcow2.bitmaps import Bitmap
 
 
 def engine_facts(name: str, format: str | None, *, image_opts: bool, force_share: bool) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def engine_facts(name: str, format: str | None, *, image_opts: bool, force_share
         disk_size = 0 if descriptor is None else os.fstat(descriptor).st_blocks * 512
         if image.format == "qcow2" and descriptor is not None:
             head = Head(descriptor)
-            return qcow2_facts(head, head.snapshots(descriptor), filename, disk_size)
+            bitmaps = [_bitmap_facts(item) for item in image.node.bitmaps]  # type: ignore[attr-defined]
+            return qcow2_facts(head, head.snapshots(descriptor), filename, disk_size, bitmaps)
         if name.startswith("json:") and (descriptor is None or vars(image.node).get("offset")):
             import json
 
@@ -46,3 +50,12 @@ def engine_facts(name: str, format: str | None, *, image_opts: bool, force_share
         raise Failure(f"Could not open '{name}': the header makes no sense") from None
     finally:
         session.close(image)
+
+
+def _bitmap_facts(bitmap: Bitmap) -> dict[str, Any]:
+    """What the image's file says of a bitmap."""
+    from e2kdisk.qcow2.bitmap_directory import AUTO, IN_USE
+
+    flags = bitmap.entry.flags if bitmap.entry is not None else 0
+    shown = [name for bit, name in ((IN_USE, "in-use"), (AUTO, "auto")) if flags & bit]
+    return {"flags": shown, "name": bitmap.name, "granularity": bitmap.granularity}

@@ -77,9 +77,24 @@ def _measure_qcow2(session: Any, source: Any, whole: int, values: dict[str, Any]
     if values.get("preallocation", "off") not in ("full", "falloc"):
         used = 0 if source is None else session.run(_used_clusters(source.node, source.size, cluster))
         required = metadata + used
-    header = getattr(getattr(source, "node", None), "header", None)
-    bitmaps = {"bitmaps": 0} if header is not None and header.version >= 3 else {}
+    bitmaps = {} if source is None or options.version < 3 else _bitmaps_size(source, cluster)
     return bitmaps | {"required": required * cluster, "fully-allocated": full * cluster}
+
+
+def _bitmaps_size(source: Any, cluster: int) -> dict[str, int]:
+    """What the bitmaps of a source take, tables and directory included; nothing if it can have none."""
+    from e2kdisk.qcow2.bitmap_directory import BitmapEntry
+    from e2kdisk.tools.img.bitmap_command import bitmaps_of
+
+    bitmaps = bitmaps_of(source)
+    if bitmaps is None or source.node.header.version < 3:
+        return {}
+    size = directory = 0
+    for item in bitmaps:
+        clusters = -(-item.bits.byte_count // cluster)
+        size += (clusters + -(-clusters * 8 // cluster)) * cluster
+        directory += len(BitmapEntry(item.name, 0, 0, 0, 0).pack())
+    return {"bitmaps": size + -(-directory // cluster) * cluster}
 
 
 def metadata_clusters(size: int, cluster: int, refcount_bits: int) -> int:

@@ -19,7 +19,7 @@ from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.block.raw import RawNode
 from e2kdisk.crypto.secret import Secrets
 from e2kdisk.errors import E2kDiskError, ImageError, UnsupportedFeature
-from e2kdisk.tools.img.errors import Failure
+from e2kdisk.tools.img.errors import Failure, report, write_error
 from e2kdisk.tools.img.given import Given, warn_guessed
 from e2kdisk.tools.img.keyval import Tree
 from e2kdisk.tools.img.names import file_tree, option_tree, parse_name
@@ -28,6 +28,12 @@ T = TypeVar("T")
 FORMATS = ("qcow2", "raw")
 PROTOCOLS = ("file", "host_device", "null-co", "null-aio")
 NULL_SIZE = 1 << 30
+STALE_BITMAPS = {
+    2: "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent bitmap "
+    "support; so now they must all be considered inconsistent",
+    3: "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent",
+}
+"""By the version of the image."""
 
 
 class Reason(E2kDiskError):
@@ -60,6 +66,8 @@ class ImageOpener(Opener):
     def __init__(self, engine: AutoEngine, secrets: Secrets) -> None:
         super().__init__(engine, OpenPolicy.permissive())
         self.secrets = secrets
+        self._warned: set[str] = set()
+        """Files that have been warned about: once is enough."""
 
     async def open_tree(self, tree: Tree, options: OpenOptions, warn: str | None = None) -> tuple[Node, str]:
         """Open an image; returns its node and format. warn: the name for the warning about a guess.
@@ -86,10 +94,19 @@ class ImageOpener(Opener):
             elif "backing" in tree:
                 options = options.with_(extras={"backing": tree["backing"]})
             extras = self._extras(tree, format, file, options)
-            return await load_format(format).open(file, options.with_(extras=extras), self), format
+            node = await load_format(format).open(file, options.with_(extras=extras), self)
+            self._warn_of_stale_bitmaps(node)
+            return node, format
         except BaseException:
             await file.close()
             raise
+
+    def _warn_of_stale_bitmaps(self, node: Node) -> None:
+        bitmaps = getattr(node, "bitmaps", None)
+        if bitmaps is not None and bitmaps.stale and node.name not in self._warned:
+            self._warned.add(node.name)
+            report(f"warning: {STALE_BITMAPS[node.header.version]}")  # type: ignore[attr-defined]
+            write_error("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.")
 
     async def open_bare(self, name: str, given: Given, *, writable: bool, cache: str) -> Node:
         """Open only the file of a qcow2 image; its backing file must be there, nothing else is judged.
@@ -237,6 +254,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ImageError):
         if "marked corrupt" in error.what:
             return "qcow2: Image is corrupt; cannot be opened read/write"
+        if error.where.startswith(("bitmap ", "bitmaps ")):
+            return error.what  # which names the bitmap
         return f"{error.where}: {error.what}" if error.where else error.what
     if isinstance(error, OSError):
         return os.strerror(error.errno) if error.errno else str(error)

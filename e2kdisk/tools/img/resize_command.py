@@ -60,9 +60,11 @@ def run(arguments: list[str]) -> int:
 def _resize(session: Session, image: Image, size: int, mode: str) -> None:
     from e2kdisk.qcow2.image import Qcow2Image
     from e2kdisk.qcow2.preallocate import preallocate
+    from e2kdisk.tools.img.bitmap_command import need_consistent
 
     node, old = image.node, image.node.size
     if isinstance(node, Qcow2Image):
+        need_consistent(node.bitmaps)
         session.run(node.truncate(size))
         session.run(preallocate(node, old, size - old, mode))
         return

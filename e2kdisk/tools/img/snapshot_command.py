@@ -56,6 +56,8 @@ def _obey(session: Session, image: Qcow2Image, action: str, argument: str) -> No
     elif action == "c":
         _create(session, image, argument)
     elif action == "a":
+        if image.bitmaps:
+            raise Failure(f"Could not apply snapshot '{argument}': Device has active dirty bitmaps")
         if not _is_there(image, argument):
             what = "Failed to load snapshot: No such file or directory"
             raise Failure(f"Could not apply snapshot '{argument}': {what}")
