@@ -18,7 +18,10 @@ SAMPLE = CASES[::25]
 """The fast tier's share."""
 SLICES = 16
 
-DIFFERENCES: dict[str, str] = {}
+DIFFERENCES: dict[str, str] = {
+    r"amend -o compat=0.10 two.q ; info": "bitmaps are removed with their space, not left behind as leaks",
+    r"amend -o refcount_bits=64 lazy.q": "done; qemu-img never ends",
+}
 """A regular expression over a case -> why ours answers otherwise."""
 
 
@@ -46,6 +49,8 @@ def originals(tmp_path_factory):
     return here
 
 
+END = re.compile(r'Image end offset: \d+|"image-end-offset": \d+')
+"""A bitmap that nobody has changed stays where it is; qemu-img writes all of them anew."""
 NODE = re.compile(r"(persistent in |persistent bitmaps to )\S+:")
 
 
@@ -62,7 +67,9 @@ def chosen(case, originals, here):
 def answers(case, program, originals, here):
     """What a program prints, the bitmaps of all images afterwards, and which images it has changed."""
     found, changed = run_case(case, program, originals, here)
-    masked = [(*rest, NODE.sub(r"\1NODE:", errors)) for *rest, errors in found]
+    masked = [
+        (line, status, END.sub("", output), NODE.sub(r"\1NODE:", errors)) for line, status, output, errors in found
+    ]
     bitmaps = {}
     for path in sorted(here.iterdir()):
         with open(path, "rb") as file:

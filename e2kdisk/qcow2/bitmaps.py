@@ -212,19 +212,16 @@ class Bitmaps:
         self._usable(self.find(name)).enabled = enabled
         self._track()
 
-    def merge(self, name: str, source: DirtyBits) -> None:
+    def merge(self, name: str, source: Bitmap) -> None:
         """Make dirty what is dirty in another bitmap, of this or another image of the same size. Raises ImageError."""
         self._image.need_write_access()
         bits = self._usable(self.find(name)).bits
-        if source.size != bits.size:
-            sizes = f"destination size is {bits.size}, source size is {source.size}"
+        others = self._usable(source).bits
+        if others.size != bits.size:
+            sizes = f"destination size is {bits.size}, source size is {others.size}"
             raise self._error(name, f"Bitmaps are of different sizes ({sizes}) and can't be merged")
-        if source is not bits:
-            bits.merge(source)
-
-    def source(self, name: str) -> DirtyBits:
-        """The bits of a bitmap, to merge them into another. Raises ImageError."""
-        return self._usable(self.find(name)).bits
+        if others is not bits:
+            bits.merge(others)
 
     def resize(self, size: int) -> None:
         """The disk has another size: what is new is clean."""

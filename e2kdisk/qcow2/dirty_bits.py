@@ -12,6 +12,9 @@ _FULL = b"\xff" * _PAGE_BYTES
 """The page of 32768 dirty granules, one for everybody: immutable, so nobody can change it by mistake."""
 
 
+_CLEAN = bytes(_PAGE_BYTES)
+
+
 class DirtyBits:
     """One bit for each granule of a disk, in the order of the format: the least significant bit of a byte first."""
 
@@ -141,31 +144,31 @@ class DirtyBits:
         if length >= _PAGE_BYTES:
             per = length // _PAGE_BYTES
             for number in sorted({page // per for page in self._pages}):
-                pages = [self._pages.get(page, bytes(_PAGE_BYTES)) for page in range(number * per, (number + 1) * per)]
-                data = b"".join(pages)
-                if any(data):
+                data = b"".join(self._pages.get(page, _CLEAN) for page in range(number * per, (number + 1) * per))
+                if data.count(0) < length:
                     yield number, data
             return
         per = _PAGE_BYTES // length
         for page in sorted(self._pages):
             for index in range(per):
                 data = bytes(self._pages[page][index * length : (index + 1) * length])
-                if any(data):
+                if data.count(0) < length:
                     yield page * per + index, data
 
     def load(self, start: int, data: bytes | bytearray | memoryview) -> None:
         """Take over stored bytes from byte `start` on; bits behind the end of the disk are not taken."""
-        view = memoryview(data)[: max(0, self.byte_count - start)]
-        while view:
-            number, inside = divmod(start, _PAGE_BYTES)
-            part = view[: _PAGE_BYTES - inside]
-            if any(part):
-                page = bytearray(self._pages.get(number, bytes(_PAGE_BYTES)))
+        taken = bytearray(data[: max(0, self.byte_count - start)])
+        if taken and start + len(taken) == self.byte_count and self.granules & 7:
+            taken[-1] &= (1 << (self.granules & 7)) - 1
+        done = 0
+        while done < len(taken):
+            number, inside = divmod(start + done, _PAGE_BYTES)
+            part = taken[done : done + _PAGE_BYTES - inside]
+            if part != _CLEAN[: len(part)]:
+                page = bytearray(self._pages.get(number, _CLEAN))
                 page[inside : inside + len(part)] = part
                 self._pages[number] = page
-            start += len(part)
-            view = view[len(part) :]
-        self.resize(self.size)
+            done += len(part)
 
     def load_ones(self, start: int, length: int) -> None:
         """Take over `length` stored bytes of ones from byte `start` on."""

@@ -84,7 +84,7 @@ def _obey(
         others = bitmaps_of(source)
         if others is None:
             raise Failure(f"Operation merge on bitmap {name} failed: {_missing(merged)}")
-        bitmaps.merge(name, others.source(merged))
+        bitmaps.merge(name, others.find(merged))
     else:
         bitmaps.enable(name, enabled=action == "enable")
 

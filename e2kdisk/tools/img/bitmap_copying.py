@@ -43,7 +43,7 @@ def copy_bitmaps(source: Image, target: Image) -> None:
         except E2kDiskError as error:
             raise Failure(f"Failed to create bitmap {item.name}: {why(error)}") from None
         try:
-            others.merge(item.name, item.bits)
+            others.merge(item.name, item)
         except E2kDiskError as error:
             others.withdraw(item.name)
             raise Failure(f"Failed to populate bitmap {item.name}: {why(error)}") from None

@@ -165,7 +165,7 @@ class ImageOpener(Opener):
             return NullNode(self.scheduler, size or 0, name=f"{driver}://", read_only=options.read_only)
         if driver not in ("file", "host_device"):
             raise _unknown_driver(driver)
-        if "filename" not in tree:
+        if not tree.get("filename"):
             raise Reason("The 'file' block driver requires a file name")
         return await open_host_file(str(tree["filename"]), self.engine_of_files, options)
 

@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
                 "warning: Shrinking an image will delete all data beyond the shrunken image's end. "
                 "Before performing such an operation, make sure there is no important data there."
             )
-        _resize(session, image, (size + 511) & -512, mode)
+        _resize(session, image, size, mode)
     finally:
         session.close(image)
     if not given.quiet:
@@ -64,12 +64,15 @@ def _resize(session: Session, image: Image, size: int, mode: str) -> None:
 
     node, old = image.node, image.node.size
     if isinstance(node, Qcow2Image):
+        if size % 512:
+            raise Failure("The new size must be a multiple of 512")
         need_consistent(node.bitmaps)
         session.run(node.truncate(size))
         session.run(preallocate(node, old, size - old, mode))
         return
     if mode == "metadata":
         raise Failure("Unsupported preallocation mode: metadata")
+    size = (size + 511) & -512
     try:
         session.run(node.truncate(size))
         if mode == "falloc":
