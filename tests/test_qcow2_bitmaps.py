@@ -3,15 +3,22 @@
 import errno
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from e2kdisk.aio import Scheduler
+from e2kdisk.aio.simulated import SimulatedEngine
 from e2kdisk.block import open_disk
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2.check import check
@@ -23,6 +30,7 @@ from tests.bitmap_lab import AUTO, IN_USE, extension_place, seen_by_qemu, set_fl
 from tests.engine_lab import new_image, put
 from tests.qcow2_model import LabFile, open_image
 
+ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
 SIZE = 4 * MIB
 
@@ -79,6 +87,65 @@ def test_we_find_dirty_what_qemu_io_has_written(tmp_path: Path) -> None:
     with open_disk(path, format="qcow2", read_only=True) as disk:
         assert list(bitmaps_of(disk).find("b").bits.ranges()) == seen_by_qemu(path, "b")
         assert next(iter(bitmaps_of(disk).find("b").bits.ranges())) == (100 * 1024, 8192)
+
+
+SCRIPTS = {
+    "write": ("write 100k 5k", "writev 1M 512 512 1k", "aio_write 2M 4k", "aio_flush", "flush"),
+    "zeroes": ("write -z 64k 512", "write -z -u 1M 1M", "write 1M 4k", "write -z 1M 64k"),
+    "compressed": ("write -c 128k 64k", "write 130k 512"),
+    "discard": ("write 0 1M", "discard 1M 100k", "discard 0 64k"),
+    "unmap": ("open -d unmap disk.qcow2", "discard 1M 100k", "discard 3000k 1k"),
+    "truncate": ("write 3M 1M", "truncate 2M", "truncate 6M", "write 5M 512"),
+    "reopen": ("write 0 512", "reopen -r", "reopen -w", "write 1M 512"),
+    "read-only": ("open -r disk.qcow2", "read 0 64k"),
+}
+
+
+@cache
+def three_of_qemus() -> bytes:
+    """An image with three bitmaps that qemu-img has made."""
+    with TemporaryDirectory() as place:
+        path = oracles.create_image(Path(place) / "disk.qcow2", SIZE)
+        for number, options in enumerate(((), ("-g", "512"), ("--disable",))):
+            oracles.qemu_img("bitmap", "--add", *options, path, f"b{number}")
+        return path.read_bytes()
+
+
+@pytest.mark.needs("qemu-utils")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_of_qemu_io_leaves_the_same_bits(name: str, tmp_path: Path) -> None:
+    script = SCRIPTS[name] if SCRIPTS[name][0].startswith("open") else ("open disk.qcow2", *SCRIPTS[name])
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for place in (theirs, ours):
+        place.mkdir()
+        (place / "disk.qcow2").write_bytes(three_of_qemus())
+    commands = [word for command in script for word in ("-c", command)]
+    done = oracles.run("qemu-io", *commands, cwd=theirs)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from e2kdisk.tools.io.program import script; script()"
+    mine = subprocess.run(
+        [sys.executable, "-I", "-c", code, *commands], cwd=ours, capture_output=True, text=True, check=True
+    )
+    assert mine.stderr == done.stderr
+    assert stored(ours / "disk.qcow2") == {
+        name: replace(item, place=ANY, table=ANY) for name, item in stored(theirs / "disk.qcow2").items()
+    }
+    oracles.assert_clean(ours / "disk.qcow2")
+
+
+def test_a_write_that_is_on_its_way_while_a_bitmap_is_cleared_is_marked() -> None:
+    file = new_image(SIZE, cluster_size=4096)
+    image = open_image(file)
+    bits = image.bitmaps.add("b", 512).bits
+    put(image, 0, b"allocated" * 1000)
+    engine = SimulatedEngine(file.scheduler)
+    file.engine = engine
+    for offset in (0, MIB):
+        file.scheduler.start(image.write(offset, [memoryview(b"new" * 512)]))
+        file.scheduler.poll()
+        assert engine.pending
+        image.bitmaps.clear("b")
+        file.scheduler.drain()
+        assert list(bits.ranges()) == [(offset, 1536)]
 
 
 def test_a_disabled_bitmap_stays_as_it_was(tmp_path: Path) -> None:
