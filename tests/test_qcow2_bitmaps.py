@@ -89,6 +89,7 @@ def test_we_find_dirty_what_qemu_io_has_written(tmp_path: Path) -> None:
         assert next(iter(bitmaps_of(disk).find("b").bits.ranges())) == (100 * 1024, 8192)
 
 
+IO = "import sys; sys.path.insert(0, {root!r}); from e2kdisk.tools.io.program import script; sys.exit(script())"
 SCRIPTS = {
     "write": ("write 100k 5k", "writev 1M 512 512 1k", "aio_write 2M 4k", "aio_flush", "flush"),
     "zeroes": ("write -z 64k 512", "write -z -u 1M 1M", "write 1M 4k", "write -z 1M 64k"),
@@ -121,9 +122,12 @@ def test_a_script_of_qemu_io_leaves_the_same_bits(name: str, tmp_path: Path) -> 
         (place / "disk.qcow2").write_bytes(three_of_qemus())
     commands = [word for command in script for word in ("-c", command)]
     done = oracles.run("qemu-io", *commands, cwd=theirs)
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from e2kdisk.tools.io.program import script; script()"
     mine = subprocess.run(
-        [sys.executable, "-I", "-c", code, *commands], cwd=ours, capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", IO.format(root=str(ROOT)), *commands],
+        cwd=ours,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert mine.stderr == done.stderr
     assert stored(ours / "disk.qcow2") == {

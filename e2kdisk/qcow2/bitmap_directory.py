@@ -52,7 +52,8 @@ MAX_GRANULARITY_BITS = 31
 class BitmapEntry:
     """One entry of the directory."""
 
-    name: str
+    stored_name: str
+    """All bytes of it."""
     table_offset: int
     table_entries: int
     flags: int
@@ -61,13 +62,18 @@ class BitmapEntry:
     """Kept as it is."""
 
     @property
+    def name(self) -> str:
+        """What the bitmap is called: as for QEMU, a zero byte ends it."""
+        return self.stored_name.partition("\0")[0]
+
+    @property
     def in_use(self) -> bool:
         """The stored bits are not to be trusted."""
         return bool(self.flags & IN_USE)
 
     def pack(self) -> bytes:
         """The bytes of the entry, padded to a multiple of 8."""
-        name = encode_name(self.name)
+        name = encode_name(self.stored_name)
         fixed = _ENTRY.pack(
             self.table_offset,
             self.table_entries,
@@ -156,6 +162,8 @@ async def read_directory(file: Node, header: Header) -> list[BitmapEntry]:
     position = 0
     while position < extension.directory_bytes:
         where = f"bitmap directory, entry {len(entries)} (offset {extension.directory_offset + position:#x})"
+        if position + _ENTRY.size > extension.directory_bytes:
+            raise ImageError(file.name, where, "Broken bitmap directory")
         if len(entries) == extension.count:
             raise ImageError(file.name, where, "More bitmaps found than specified in header extension")
         entry, length = _parse_entry(file.name, where, directory, position, extension.directory_bytes)
@@ -171,17 +179,15 @@ async def read_directory(file: Node, header: Header) -> list[BitmapEntry]:
 
 
 def _parse_entry(filename: str, where: str, directory: bytearray, position: int, end: int) -> tuple[BitmapEntry, int]:
-    """The entry at a position and its length in bytes."""
-    if position + _ENTRY.size > end:
-        raise ImageError(filename, where, "Broken bitmap directory")
+    """The entry at a position, of which the fixed part is inside the directory, and its length in bytes."""
     fixed = directory[position : position + _ENTRY.size].ljust(_ENTRY.size, b"\0")
     table_offset, table_entries, flags, kind, granularity_bits, name_size, extra_size = _ENTRY.unpack(fixed)
     length = (_ENTRY.size + extra_size + name_size + 7) & -8
+    if position + length > end and extra_size < 1 << 31:  # as QEMU, whose sum is a signed one
+        raise ImageError(filename, where, "Broken bitmap directory")
     if extra_size and not flags & EXTRA_DATA_COMPATIBLE:
         # Such a bitmap may not be used and must be left as it is, which a writer to the disk cannot do.
         raise ImageError(filename, where, "Bitmap extra data is not supported")
-    if position + length > end:
-        raise ImageError(filename, where, "Broken bitmap directory")
     name_start = position + _ENTRY.size + extra_size
     extra = bytes(directory[position + _ENTRY.size : name_start])
     name = directory[name_start : name_start + name_size].decode("utf-8", "surrogateescape")
@@ -192,18 +198,16 @@ def _parse_entry(filename: str, where: str, directory: bytearray, position: int,
 
 def _judge(filename: str, where: str, entry: BitmapEntry, header: Header) -> None:
     cluster_size = 1 << header.cluster_bits
-    name_bytes = len(encode_name(entry.name))
     stored_bytes = entry.table_entries * cluster_size
     if not (
         entry.table_offset
         and not entry.table_offset & cluster_size - 1
-        and entry.table_offset < layout.MAX_HOST_OFFSET
         and 0 < entry.table_entries <= MAX_TABLE_ENTRIES
         and stored_bytes <= MAX_BITMAP_BYTES
         and MIN_GRANULARITY_BITS <= entry.granularity_bits <= MAX_GRANULARITY_BITS
         and not entry.flags & ~_KNOWN_FLAGS
         and (entry.extra_data or not entry.flags & EXTRA_DATA_COMPATIBLE)
-        and 0 < name_bytes <= MAX_NAME_BYTES
+        and len(encode_name(entry.stored_name)) <= MAX_NAME_BYTES
         # What is in use may have been stored before the disk got its size.
         and (entry.in_use or header.size <= stored_bytes * 8 << entry.granularity_bits)
     ):

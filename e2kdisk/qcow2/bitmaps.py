@@ -283,7 +283,7 @@ class Bitmaps:
             return _flagged(item, _stored_flags(item))
         offset = await write_bits(self._image, item.bits, made)
         return BitmapEntry(
-            name=item.name,
+            stored_name=item.name,
             table_offset=offset,
             table_entries=table_length(item.bits, self._image.geometry),
             flags=_stored_flags(item),

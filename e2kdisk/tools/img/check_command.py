@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from e2kdisk.tools.img.errors import Failure, usage, write_error
-from e2kdisk.tools.img.given import Given
+from e2kdisk.tools.img.given import Given, warn_guessed
 from e2kdisk.tools.img.output import json_text
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def _check(session: Session, name: str, given: Given, fix: str | None, cache: st
         format = image.format
         session.close(image)
         if format != "qcow2":
+            if fix is not None and not given.image_opts and given.value("f") is None:
+                warn_guessed(name)
             raise Failure("This image format does not support checks", NO_CHECKS)
 
     async def check() -> CheckResult:

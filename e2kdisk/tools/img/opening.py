@@ -254,6 +254,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ImageError):
         if "marked corrupt" in error.what:
             return "qcow2: Image is corrupt; cannot be opened read/write"
+        if error.where.startswith("header extension "):
+            return "Header extension too large"
         if error.where.startswith(("bitmap ", "bitmaps ")):
             return error.what  # which names the bitmap
         return f"{error.where}: {error.what}" if error.where else error.what
