@@ -97,9 +97,9 @@ class Head:
         """L2 entries of 16 bytes."""
         return bool(self.incompatible & 16)
 
-    def has(self, kind: int) -> bool:
-        """Whether there is a header extension."""
-        return kind in self._extensions
+    def extension(self, kind: int) -> bytes | None:
+        """The data of a header extension."""
+        return self._extensions.get(kind)
 
     def text(self, kind: int) -> str | None:
         """The text in a header extension."""

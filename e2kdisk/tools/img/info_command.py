@@ -80,9 +80,12 @@ def _quick(path: str, format: str | None, force_share: bool) -> dict[str, Any]:
         if head != MAGIC:
             raise Odd
         image = Head(fd)
-        if image.has(BITMAPS):
-            raise Odd
-        return qcow2_facts(image, image.snapshots(fd), path, disk_size)
+        bitmaps = None
+        if image.extension(BITMAPS) is not None:
+            from e2kdisk.tools.img.head_bitmaps import bitmap_facts
+
+            bitmaps = bitmap_facts(fd, image)
+        return qcow2_facts(image, image.snapshots(fd), path, disk_size, bitmaps)
     finally:
         os.close(fd)
 
