@@ -215,7 +215,8 @@ def _judge(filename: str, where: str, entry: BitmapEntry, header: Header) -> Non
 
 
 def _unsatisfied(filename: str, where: str, name: str) -> ImageError:
-    return ImageError(filename, where, f"Bitmap '{name}' doesn't satisfy the constraints")
+    shown = name.partition("\0")[0]
+    return ImageError(filename, where, f"Bitmap '{shown}' doesn't satisfy the constraints")
 
 
 def pack_directory(entries: Iterable[BitmapEntry]) -> bytes:
