@@ -457,4 +457,4 @@ def test_broken_bitmaps_meet_one_line_of_error_where_qemu_has_one(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.needs("qemu-utils")
 def test_many_broken_bitmaps_meet_one_line_of_error_where_qemu_has_one(tmp_path: Path) -> None:
-    torment(400, 4000, tmp_path / "broken.qcow2", 8)
+    torment(400, 2000, tmp_path / "broken.qcow2", 8)

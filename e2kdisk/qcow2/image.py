@@ -311,9 +311,9 @@ class Qcow2Image(Node):
         try:
             await self.write_beyond(GuestOffset(offset), iov, length)
         finally:
-            self._mark(offset, length)
+            self.mark(offset, length)
 
-    def _mark(self, offset: int, length: int) -> None:
+    def mark(self, offset: int, length: int) -> None:
         """Note in the bitmaps that bytes of the disk have changed, or may have when a write has failed.
 
         Afterwards, not before: whoever clears a bitmap while a write is on its way has not seen its data.
@@ -433,7 +433,7 @@ class Qcow2Image(Node):
             await self._stop_writing(error)
             raise
         finally:
-            self._mark(offset, length)
+            self.mark(offset, length)
         await self._relieve()
 
     async def discard(self, offset: int, length: int) -> None:
@@ -445,7 +445,7 @@ class Qcow2Image(Node):
             await self._stop_writing(error)
             raise
         finally:
-            self._mark(offset, length)
+            self.mark(offset, length)
         await self._relieve()
 
     async def unmap(self, offset: GuestOffset, length: int) -> None:
@@ -462,7 +462,7 @@ class Qcow2Image(Node):
             await self._stop_writing(error)
             raise
         finally:
-            self._mark(offset, length)
+            self.mark(offset, length)
         await self._relieve()
 
     async def status(self, offset: int, length: int) -> BlockStatus:
