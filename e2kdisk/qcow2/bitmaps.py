@@ -239,11 +239,12 @@ class Bitmaps:
     async def remove(self, name: str) -> None:
         """Forget a bitmap, in the file too; one that nobody can use may be removed. Raises ImageError, OSError."""
         self._image.need_write_access()
-        item = self.find(name)
-        if item.entry is None:
+        if self.find(name).entry is None:
             self.withdraw(name)
             return
         async with self._image.lock:
+            item = self.find(name)  # again: somebody may have removed it meanwhile
+            assert item.entry is not None
             released = await self._areas_of([item.entry])
             kept = [other.entry for other in self._items if other.entry is not None and other is not item]
             old = await self._switch(kept, [])
