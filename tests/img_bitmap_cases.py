@@ -79,6 +79,12 @@ def generated() -> Iterator[Case]:
         yield (f"bench -q -c 4 -w -s 512 -S 65536 {image}", f"info {image}")
 
 
+INTO_BITMAPS: tuple[Case, ...] = tuple(
+    ("bitmap --add none.q b0", f"convert -n {options} -O qcow2 two.q none.q", "info none.q")
+    for options in ("", "-c", "-C", "-W -m 4", "-S 0", "--target-is-zero", "-c -S 0 -m 2")
+)
+"""Every way in which convert writes: what it has written must be dirty."""
+
 BY_HAND: tuple[Case, ...] = (
     ("bitmap",), ("bitmap two.q",), ("bitmap two.q b0 c",), ("bitmap --add two.q",), ("bitmap --add two.q a b",),
     ("bitmap -g 64k two.q b",), ("bitmap -g x",), ("bitmap -g x --add two.q b",), ("bitmap -g 64k --clear two.q b0",),
@@ -122,6 +128,7 @@ BY_HAND: tuple[Case, ...] = (
     ('info json:{"driver":"qcow2","file":{"driver":"file","filename":"two.q"}}',), ("info -f raw two.q",),
     ("amend -o compat=0.10 none.q",), ("amend -o lazy_refcounts=on two.q", "info two.q"), ("amend -o size=16M two.q", "info two.q"),
     ("amend -o compat=1.1 stale2.q", "info stale2.q"), ("amend -o compat=0.10 two.q", "info two.q"),
+    ("convert -n -O qcow2 two.q small.q",), ("convert -n -W -O qcow2 snap.q two.q",), ("dd -n -O qcow2 if=two.q of=none.q",),
     ("resize --preallocation=full two.q 5M", "info two.q"), ("resize --preallocation=metadata small.q 5M", "info small.q"),
     ("resize --shrink two.q 65k", "resize two.q 4M", "bitmap --merge b1 two.q b0"), ("dd -O qcow2 if=two.q of=new.q bs=1M", "info new.q"),
 )  # fmt: skip
@@ -129,5 +136,5 @@ BY_HAND: tuple[Case, ...] = (
 
 def all_cases() -> list[Case]:
     """Every case once."""
-    cases = (*BY_HAND, *generated())
+    cases = (*INTO_BITMAPS, *BY_HAND, *generated())
     return list(dict.fromkeys(tuple(" ".join(line.split()) for line in case) for case in cases))
