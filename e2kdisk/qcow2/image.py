@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from e2kdisk.aio.engine import IoVec, iov_length, iov_slice
@@ -20,6 +21,8 @@ from e2kdisk.qcow2.cow import CopyOnWrite
 from e2kdisk.qcow2.dirty_bits import DirtyBits
 from e2kdisk.qcow2.encryption import decrypt, encrypted, read_unaligned, write_unaligned
 from e2kdisk.qcow2.entries import Entries64
+from e2kdisk.qcow2.extent_status import status_of
+from e2kdisk.qcow2.feature_bits import claim_features, mark_corrupt
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_file import HeaderWriter
@@ -148,7 +151,7 @@ class Qcow2Image(Node):
         await image.bitmaps.load(disk_header or header)
         if not file.read_only:
             await image.guard_structures()
-            await image._claim_features()
+            await claim_features(image)
             await image.bitmaps.claim()
         return image
 
@@ -173,19 +176,6 @@ class Qcow2Image(Node):
         await self.refcounts.reload(geometry)
         self.packing = Packing(geometry, self.refcounts, self.file.event)
         await self.guard_structures()
-
-    async def _claim_features(self) -> None:
-        """Clear the autoclear bits of what is not kept up by us (specification, autoclear_features).
-
-        Stale bitmaps go with them: nobody must take them for good when the bit is set for new ones.
-        """
-        header = self.header
-        kept = header.autoclear_features & (layout.AUTOCLEAR_BITMAPS if self.bitmaps else 0)
-        if self.bitmaps.stale:
-            extensions = header.with_extension(layout.EXT_BITMAPS, None)
-            await self.writer.switch(autoclear_features=kept, extensions=extensions)
-        elif header.version >= 3 and header.autoclear_features != kept:
-            await self.writer.switch(autoclear_features=kept)
 
     # -- read -------------------------------------------------------------------------------------
 
@@ -336,21 +326,12 @@ class Qcow2Image(Node):
         await self._relieve()
 
     async def _stop_writing(self, error: CorruptImage) -> None:
-        """Mark the image corrupt and let no further write through: it could only make things worse.
-
-        What was written before is in order and is flushed first.
-        """
+        """Mark the image corrupt and let no further write through: it could only make things worse."""
         if self._corruption is not None:
             return
         self._corruption = error
         self._admit_writes()
-        async with self.lock:
-            with suppress(OSError, ImageError):
-                await self.order.flush()
-            if self.header.version >= 3:
-                with suppress(OSError, ImageError):
-                    features = self.header.incompatible_features | layout.INCOMPAT_CORRUPT
-                    await self.writer.switch(incompatible_features=features)
+        await mark_corrupt(self)
 
     async def _write_run(self, offset: GuestOffset, iov: IoVec, skip: int, length: int) -> int:
         """Write what one claim takes, from byte `skip` of iov; returns its length."""
@@ -424,11 +405,12 @@ class Qcow2Image(Node):
 
     # -- zeros and discards -----------------------------------------------------------------------
 
-    async def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
-        """Node.write_zeroes."""
+    @asynccontextmanager
+    async def _changing(self, offset: int, length: int) -> AsyncIterator[None]:
+        """Around a change of the disk: marked whatever becomes of it; corruption that it meets stops all writing."""
         self._need_writable(offset, length)
         try:
-            await self._zero.write_zeroes(GuestOffset(offset), length, unmap=unmap)
+            yield
         except CorruptImage as error:
             await self._stop_writing(error)
             raise
@@ -436,17 +418,15 @@ class Qcow2Image(Node):
             self.mark(offset, length)
         await self._relieve()
 
+    async def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
+        """Node.write_zeroes."""
+        async with self._changing(offset, length):
+            await self._zero.write_zeroes(GuestOffset(offset), length, unmap=unmap)
+
     async def discard(self, offset: int, length: int) -> None:
         """Node.discard: whole clusters only. They read as zeros afterwards, never as older data."""
-        self._need_writable(offset, length)
-        try:
+        async with self._changing(offset, length):
             await self._zero.discard(GuestOffset(offset), length)
-        except CorruptImage as error:
-            await self._stop_writing(error)
-            raise
-        finally:
-            self.mark(offset, length)
-        await self._relieve()
 
     async def unmap(self, offset: GuestOffset, length: int) -> None:
         """Make whole clusters unallocated, be they behind the end of the disk."""
@@ -455,30 +435,12 @@ class Qcow2Image(Node):
     async def write_compressed(self, offset: int, iov: IoVec, level: int | None = None) -> None:
         """Write whole clusters compressed (compressed_write.py). Raises UsageError, OSError or ImageError."""
         length = iov_length(iov)
-        self._need_writable(offset, length)
-        try:
+        async with self._changing(offset, length):
             await write_compressed(self, offset, iov, length, level)
-        except CorruptImage as error:
-            await self._stop_writing(error)
-            raise
-        finally:
-            self.mark(offset, length)
-        await self._relieve()
 
     async def status(self, offset: int, length: int) -> BlockStatus:
         """Node.status: what this layer says, without its backing file."""
-        extent = await self._extent(GuestOffset(offset), length)
-        match extent:
-            case Allocated(host, run):
-                return BlockStatus(run, allocated=True, zero=False, host_offset=None if self.cipher else host)
-            case Zero(run):
-                run, space = self.mapping.zero_space(GuestOffset(offset), run)
-                return BlockStatus(run, allocated=True, zero=True, host_offset=space)
-            case Compressed():
-                return BlockStatus(extent.length, allocated=True, zero=False, compressed=True)
-            case Unallocated(run):
-                behind = self.backing is None or offset >= self.backing.size
-                return BlockStatus(run, allocated=False, zero=behind)
+        return status_of(self, GuestOffset(offset), await self._extent(GuestOffset(offset), length))
 
     # -- flush, close -----------------------------------------------------------------------------
 
