@@ -232,7 +232,7 @@ def test_a_full_disk_for_the_trace_names_the_trace(make_disk, call):
     ("arguments", "line"),
     [
         ([], "the following arguments are required: --bios; see e2kdisk run --help"),
-        (["--board", "virt-arm63"], "unknown board 'virt-arm63'; did you mean 'virt-arm64'? known are virt-arm64, "),
+        (["--board", "virt-arm63"], "unknown board 'virt-arm63'; did you mean 'virt-arm64'? known are elbrus, "),
         (["--bios", "nowhere.bin"], "bios nowhere.bin: No such file or directory; --bios demo is the guest program"),
         (["--bios", "."], "bios .: Is a directory; --bios demo"),
         (["--ram", "lots"], "--ram=lots: not a size; write bytes, or a number with K, M, G or T"),
@@ -253,7 +253,7 @@ def test_a_full_disk_for_the_trace_names_the_trace(make_disk, call):
         (["--drive", "file=text,readonly"], "drive option 'readonly' has no value; it is written readonly=VALUE"),
         (["--drive", "file=text,readonly=maybe"], "readonly=maybe: must be on or off"),
         (["--drive", "file=text,cache=big"], "unknown cache mode 'big'; known are writeback, "),
-        (["--drive", "file=text,if=ide"], "drive 'file=text,if=ide': if=ide is not built yet; if=virtio is"),
+        (["--drive", "file=text,if=ide"], "if=ide: board virt-arm64 has no such controller; it has virtio"),
         (["--drive", "file=text,index=3"], "drive 'file=text,index=3': index is not built yet"),
         (["--drive", "file=text,size=1x"], "size=1x: not a size"),
     ],

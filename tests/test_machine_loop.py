@@ -211,7 +211,7 @@ def test_disks_opened_by_the_machine_are_closed_with_it(raw_disk):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"board": "virt-vax"}, "unknown board 'virt-vax'; known are virt-arm64, virt-riscv64"),
+        ({"board": "virt-vax"}, "unknown board 'virt-vax'; known are elbrus, virt-arm64, virt-riscv64"),
         ({"ram": 1 << 20}, "1048576 bytes of RAM: virt-arm64 needs"),
         ({"clock": "sun"}, "unknown clock 'sun'; known are virtual, host"),
         ({"virtio_version": 3}, "virtio version 3"),

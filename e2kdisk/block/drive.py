@@ -21,8 +21,8 @@ class DriveOptions:
 
     file: str = ""
     format: str | None = None
-    interface: str = "virtio"
-    """One of INTERFACES."""
+    interface: str = ""
+    """One of INTERFACES; "" leaves it to the machine."""
     index: int | None = None
     """Place on its controller or bus, None for the next free one."""
     serial: str = ""

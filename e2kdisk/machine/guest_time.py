@@ -11,8 +11,6 @@ from e2kdisk.aio.clock import Clock, VirtualClock
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.machine.cpu.cpu import Cpu
 
-NS_PER_INSTRUCTION = 10
-
 WAITING = 500
 """So few instructions between two reads of the time mean a waiting loop."""
 FIRST_STEP_NS = 1_000
@@ -25,7 +23,9 @@ LOOK_AROUND_NS = 1_000_000
 class GuestTime:
     """The time between two calls of advance(), which the machine makes after each slice."""
 
-    def __init__(self, scheduler: Scheduler, cpu: Cpu) -> None:
+    def __init__(self, scheduler: Scheduler, cpu: Cpu, ns_per_instruction: int = 10) -> None:
+        """ns_per_instruction is how fast virtual time runs."""
+        self.ns_per_instruction = ns_per_instruction
         self._scheduler = scheduler
         self._cpu = cpu
         self._clock: Clock = scheduler.clock
@@ -43,7 +43,7 @@ class GuestTime:
         """The time at this instruction."""
         if self._virtual is None:
             return self._clock.now_ns()
-        return self._clock.now_ns() + self._cpu.executed() * NS_PER_INSTRUCTION + self._moved_ns
+        return self._clock.now_ns() + self._cpu.executed() * self.ns_per_instruction + self._moved_ns
 
     def read_ns(self) -> int:
         """The time for a guest that reads it."""
@@ -59,7 +59,7 @@ class GuestTime:
             if self._moved_ns > LOOK_AROUND_NS:
                 self._cpu.kick()
         self._last_read = executed
-        return self._clock.now_ns() + executed * NS_PER_INSTRUCTION + self._moved_ns
+        return self._clock.now_ns() + executed * self.ns_per_instruction + self._moved_ns
 
     def skip_to(self, when_ns: int) -> None:
         """Move a virtual clock to a later time at once: the guest only waits for it. The slice ends here."""
@@ -71,13 +71,13 @@ class GuestTime:
     def advance(self, instructions: int) -> None:
         """The slice is over: the scheduler's clock catches up."""
         if self._virtual is not None:
-            self._virtual.advance(instructions * NS_PER_INSTRUCTION + self._moved_ns)
+            self._virtual.advance(instructions * self.ns_per_instruction + self._moved_ns)
         self._moved_ns = 0
         self._last_read -= instructions
 
     def instructions_until(self, when_ns: int) -> int:
         """How many instructions fit before a time; at least one."""
-        return max(1, (when_ns - self._clock.now_ns()) // NS_PER_INSTRUCTION)
+        return max(1, (when_ns - self._clock.now_ns()) // self.ns_per_instruction)
 
     def save(self) -> dict[str, int]:
         """Plain data; not during a slice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -14,10 +14,8 @@ from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.disk import Disk
 from e2kdisk.block.drive import DriveOptions, parse_drive
 from e2kdisk.block.policy import OpenPolicy
-from e2kdisk.devices.virtio.blk import VirtioBlk
-from e2kdisk.devices.virtio.mmio import VirtioMmio
 from e2kdisk.errors import UsageError
-from e2kdisk.machine.boards.board import Board, Timing
+from e2kdisk.machine.boards.board import Board, Drive, Timing
 from e2kdisk.machine.boards.wiring import Wiring
 from e2kdisk.machine.console import Console
 from e2kdisk.machine.cpu.cpu import Fault, Reason
@@ -28,8 +26,10 @@ from e2kdisk.machine.trace import Tracer
 if TYPE_CHECKING:
     from e2kdisk.machine.vm_snapshot import VmSnapshot
 
-SLICE = 100_000
-"""Instructions between two looks at the world: about a millisecond."""
+SLICE_NS = 1_000_000
+"""Time between two looks at the world, at the speed of the board's virtual clock."""
+AnyDrive = Disk | Drive | DriveOptions | str | os.PathLike[str]
+"""A disk, one with the controller that it is for, or what to open."""
 IDLE_SECONDS = 0.01
 """How long to sleep when the guest waits for an interrupt and somebody may type."""
 
@@ -39,8 +39,14 @@ class BoardType(Protocol):
 
     NAME: str
     DESCRIPTION: str
+    CPUS: tuple[str, ...]
+    QUIRKS: dict[str, str]
 
-    def __call__(self, ram_size: int, timing: Timing) -> Board:
+    def interface(self, name: str) -> str:
+        """Board.interface."""
+        ...
+
+    def __call__(self, ram_size: int, timing: Timing, cpu: str = "", quirks: Collection[str] = ()) -> Board:
         """Make one."""
         ...
 
@@ -49,6 +55,7 @@ class _Boards(Mapping[str, BoardType]):
     """The boards by name; each is imported when it is asked for, since a machine needs only one."""
 
     _MODULES: ClassVar[dict[str, tuple[str, str]]] = {
+        "elbrus": ("e2kdisk.machine.boards.elbrus", "Elbrus"),
         "virt-arm64": ("e2kdisk.machine.boards.virt_arm64", "VirtArm64"),
         "virt-riscv64": ("e2kdisk.machine.boards.virt_riscv64", "VirtRiscv64"),
     }
@@ -77,6 +84,8 @@ class StopReason(Enum):
     LIMIT = "the instruction limit is reached"
     CONDITION = "the condition holds"
     IDLE = "the guest waits for an interrupt that nothing can raise"
+    HALTED = "the guest has halted"
+    """It waits on a CPU that takes no interrupts: the end of a polled program."""
 
 
 class _Timing:
@@ -103,11 +112,15 @@ class Machine:
         self,
         board: str = "virt-arm64",
         *,
+        cpu: str = "",
         bios: bytes | str | os.PathLike[str] = b"",
         ram: int = 256 << 20,
-        drives: Iterable[Disk | DriveOptions | str | os.PathLike[str]] = (),
+        drives: Iterable[AnyDrive] = (),
+        interface: str = "",
         clock: Literal["virtual", "host"] = "virtual",
         virtio_version: int = 2,
+        quirks: Collection[str] = (),
+        serial: int = 0,
         trace: Tracer | None = None,
         scheduler: Scheduler | None = None,
         policy: OpenPolicy | None = None,
@@ -116,18 +129,21 @@ class Machine:
         """Put a machine together and switch it on; run() makes it go.
 
         bios is the firmware or its file. Drives are disks, which stay the caller's, or what to open under `policy`
-        ("disk.qcow2,readonly=on"), closed by close(); they fill virtio slots 0, 1, ... All disks and the machine share
+        ("disk.qcow2,if=ide,readonly=on"), closed by close(). Those that do not say which controller they are for get
+        one of kind `interface`, else the board's first; they fill its places in order. All disks and the machine share
         one scheduler: the given one, else that of the first Disk, else a new one. Its clock becomes the machine's:
         "virtual" time is counted in instructions and the same in every run, "host" time passes by itself.
-        virtio_version is 2, or 1 for what the specification calls legacy; `wiring` listens between controllers and
-        board. Raises UsageError, ImageError, OSError.
+        virtio_version is 2, or 1 for what the specification calls legacy. cpu and quirks are among what the board
+        offers (Board.CPUS, Board.QUIRKS). serial says which serial port is `console`; all are in `consoles`;
+        `wiring` listens between controllers and board. Raises UsageError, ImageError, OSError.
         """
         if board not in BOARDS:
             raise UsageError(f"unknown board {board!r}; known are {', '.join(BOARDS)}")
         if virtio_version not in (1, 2):
             raise UsageError(f"virtio version {virtio_version}: must be 2, or 1 for legacy")
         drives = list(drives)
-        self.scheduler = scheduler or next((d.scheduler for d in drives if isinstance(d, Disk)), None) or Scheduler()
+        given = (drive.disk if isinstance(drive, Drive) else drive for drive in drives)
+        self.scheduler = scheduler or next((d.scheduler for d in given if isinstance(d, Disk)), None) or Scheduler()
         self.scheduler.clock = _clock(clock, self.scheduler.clock)
         self.virtio_version = virtio_version
         self.disks: list[Disk] = []
@@ -146,18 +162,19 @@ class Machine:
         bios = bios if isinstance(bios, bytes) else Path(bios).read_bytes()
 
         timing = _Timing(self.scheduler)
-        self.board = BOARDS[board](ram, timing)
+        self.board = BOARDS[board](ram, timing, cpu, quirks)
         self.board.bios = bios
         if wiring is not None:
             self.board.wiring = wiring
         self.cpu = self.board.cpu
-        self.time = GuestTime(self.scheduler, self.cpu)
+        self.time = GuestTime(self.scheduler, self.cpu, self.board.ns_per_instruction)
         timing.time = self.time
-        self.console = Console(self)
-        self.board.uart.line = self.console
+        self.consoles = self._connect_consoles()
+        if not 0 <= serial < len(self.consoles):
+            raise UsageError(f"serial port {serial}: board {board} has {len(self.consoles)}, counted from 0")
+        self.console = self.consoles[serial]
         try:
-            for drive in drives:
-                self._add_drive(drive)
+            self.board.plug_disks([self._open(drive, interface) for drive in drives], virtio_version=virtio_version)
             self._connect_trace()
             self._watch_requests()
             self.board.power_on()
@@ -167,19 +184,28 @@ class Machine:
 
     # -- putting together -------------------------------------------------------------------------
 
-    def _add_drive(self, drive: Disk | DriveOptions | str | os.PathLike[str]) -> None:
-        if not isinstance(drive, Disk):
-            options = parse_drive(drive) if isinstance(drive, str) else drive
-            if isinstance(options, os.PathLike):
-                options = DriveOptions(os.path.join(".", options))
-            drive = options.open(scheduler=self.scheduler, policy=self._policy)
-            self._owned.append(drive)
-        if drive.scheduler is not self.scheduler:
-            raise UsageError(f"{drive.name}: opened with another scheduler; open it with scheduler=machine.scheduler")
-        device = VirtioBlk(drive)
-        device.name = f"virtio-blk{len(self.disks)}"
-        self.board.plug(VirtioMmio(device, legacy=self.virtio_version == 1))
-        self.disks.append(drive)
+    def _connect_consoles(self) -> tuple[Console, ...]:
+        consoles = []
+        for port in self.board.serial_ports:
+            port.line = console = Console(self)
+            consoles.append(console)
+        return tuple(consoles)
+
+    def _open(self, drive: AnyDrive, interface: str) -> Drive:
+        match drive:
+            case Disk():
+                disk = drive
+            case Drive():
+                disk, interface = drive
+            case _:
+                options = _drive_options(drive)
+                interface = options.interface or interface
+                disk = options.open(scheduler=self.scheduler, policy=self._policy)
+                self._owned.append(disk)
+        if disk.scheduler is not self.scheduler:
+            raise UsageError(f"{disk.name}: opened with another scheduler; open it with scheduler=machine.scheduler")
+        self.disks.append(disk)
+        return Drive(disk, self.board.interface(interface))
 
     def _connect_trace(self) -> None:
         if self.trace is not None:
@@ -187,8 +213,8 @@ class Machine:
             bus = self.board.bus
             bus.trace = self.trace
             bus.where = self._where
-            for controller in self.board.controllers:
-                controller.trace = self.trace
+            for part in (*self.board.chips, *self.board.controllers):
+                part.trace = self.trace
 
     def _where(self) -> dict[str, object]:
         pc = self.cpu.pc
@@ -244,7 +270,9 @@ class Machine:
                 return stop
 
     def _budget(self, limit: int | None) -> int:
-        budget = SLICE if limit is None else min(SLICE, limit - self.instructions)
+        budget = max(1, SLICE_NS // self.time.ns_per_instruction)
+        if limit is not None:
+            budget = min(budget, limit - self.instructions)
         timer_ns = self.scheduler.next_timer_ns()
         return budget if timer_ns is None else min(budget, self.time.instructions_until(timer_ns))
 
@@ -255,12 +283,15 @@ class Machine:
         if self.time.is_virtual:
             self.scheduler.settle()
             self.scheduler.advance()
-        self.board.uart.refill()
+        for port in self.board.serial_ports:
+            port.refill()
         match reason:
             case Reason.BUDGET:
                 return None
             case Reason.WFI:
-                return None if self._idle() else StopReason.IDLE
+                if self._idle():
+                    return None
+                return StopReason.IDLE if self.cpu.takes_interrupts else StopReason.HALTED
             case Reason.RESET:
                 self.reset()
                 return StopReason.RESET if stop_on_reset else None
@@ -277,8 +308,11 @@ class Machine:
         """The guest waits for an interrupt: wait with it for what can raise one; False if nothing can."""
         if self.cpu.irq_pending() or self.scheduler.poll():
             return True
+        if not self.cpu.takes_interrupts:
+            return self.scheduler.wait(None)  # only to let requests finish that it has started
         timeout = IDLE_SECONDS if self.interactive else None
-        return self.scheduler.wait(timeout) or self.interactive or self.console.waiting > 0
+        waiting = any(console.waiting for console in self.consoles)
+        return self.scheduler.wait(timeout) or self.interactive or waiting
 
     def stop(self) -> None:
         """End run() with StopReason.STOPPED; for callbacks on the guest's way (trace, console output, devices)."""
@@ -385,6 +419,12 @@ class Machine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _drive_options(drive: DriveOptions | str | os.PathLike[str]) -> DriveOptions:
+    if isinstance(drive, DriveOptions):
+        return drive
+    return parse_drive(drive) if isinstance(drive, str) else DriveOptions(os.path.join(".", drive))
 
 
 def _clock(kind: str, present: Clock) -> Clock:

@@ -6,6 +6,7 @@ import ctypes
 import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 CHUNK = 0x10000
 """Bytes that save() looks at, and load() compares, at a time."""
@@ -55,3 +56,17 @@ class GuestRam:
         if end < view.nbytes:
             self._map.madvise(mmap.MADV_DONTNEED, end, view.nbytes - end)
             yield end, view.nbytes
+
+    def part(self, offset: int, size: int) -> RamPart:
+        """Some of it, to be mapped at a place of its own."""
+        return RamPart(self, self.view[offset : offset + size], self.address + offset)
+
+
+@dataclass(slots=True)
+class RamPart:
+    """A piece of guest RAM."""
+
+    whole: GuestRam
+    """Kept alive by its pieces."""
+    view: memoryview
+    address: int

@@ -23,14 +23,15 @@ def save_machine(machine: Machine) -> MachineState:
     return {
         "version": VERSION,
         "board": machine.board.NAME,
+        "cpu": machine.board.cpu_name,
         "ram_size": machine.board.ram.view.nbytes,
         "instructions": machine.instructions,
         "resets": machine.resets,
         "power_off": machine.power_off,
         "time": machine.time.save(),
-        "console": machine.console.save(),
+        "consoles": [console.save() for console in machine.consoles],
         "devices": machine.board.save(),
-        "ram": machine.board.ram.save(),
+        "ram": machine.board.save_ram(),
     }
 
 
@@ -39,17 +40,17 @@ def load_machine(machine: Machine, state: MachineState) -> None:
     if state.get("version") != VERSION:
         raise UsageError(f"a machine saved as version {state.get('version')}: this e2kdisk reads version {VERSION}")
     board = machine.board
-    for name, present in (("board", board.NAME), ("ram_size", board.ram.view.nbytes)):
+    for name, present in (("board", board.NAME), ("cpu", board.cpu_name), ("ram_size", board.ram.view.nbytes)):
         if state[name] != present:
             raise UsageError(f"the saved machine has {name} {state[name]}, this one has {present}")
     machine.scheduler.drain()
     # Time first: devices arm their timers by it. RAM before devices: a ring is looked up in it.
     machine.time.load(state["time"])
-    for start, end in board.ram.load(state["ram"]):
-        machine.cpu.invalidate(board.RAM_BASE + start, board.RAM_BASE + end)
+    board.load_ram(state["ram"])
     board.load(state["devices"])
     machine.time.load(state["time"])  # again: a timer chip that looks at the time while it loads is no guest that does
-    machine.console.load(state["console"])
+    for console, saved in zip(machine.consoles, state["consoles"], strict=True):
+        console.load(saved)
     machine.instructions = state["instructions"]
     machine.resets = state["resets"]
     machine.power_off = state["power_off"]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from e2kdisk.machine.machine import Machine
     from e2kdisk.machine.trace import Tracer
 
+BOARD = "virt-arm64"
+
 HELP = """\
 Run a firmware with disks. Its console is your terminal: Ctrl-A x ends it,
 Ctrl-A h lists the other keys. Without a terminal, the standard input is typed.
@@ -28,6 +30,7 @@ examples:
   $ e2kdisk run --bios demo --drive disk.qcow2
   $ e2kdisk run --board virt-arm64 --drive file=disk.qcow2,readonly=on \\
       --bios /usr/lib/u-boot/qemu_arm64/u-boot.bin --script boot.txt
+  $ e2kdisk run --board elbrus --bios fw.bin --drive file=disk.qcow2,if=ide
 """
 
 DRIVE_HELP = """\
@@ -35,11 +38,11 @@ drives, spelled as for qemu -drive, a comma in a value written twice:
   file=FILE                the image; "file=" may be left out
   format=qcow2|raw         guessed unless given
   readonly=on|off          off unless given
-  if=virtio                the controller
+  if=ide|virtio            the controller; elbrus has both, and takes ide first
   serial=TEXT              what the guest reads as the disk's name
   cache=MODE               writeback, writethrough, none, directsync, unsafe
   backing=FILE             instead of the backing file that the image names
-Drive N is virtio-blkN in the trace, in the order of the options.
+In the trace, drive N is virtio-blkN, and all IDE drives together are ide0.
 """
 
 STATUS_HELP = """\
@@ -53,7 +56,20 @@ exit status:
 def parser() -> Parser:
     """The arguments of this command."""
     parser = Parser("run", HELP, f"{DRIVE_HELP}\n{SYNTAX}\n{STATUS_HELP}")
-    parser.add_argument("--board", default="virt-arm64", metavar="BOARD", help=f"{' (default) or '.join(GUESTS)}")
+    parser.add_argument("--board", default=BOARD, metavar="BOARD", help=f"{BOARD} (default), virt-riscv64 or elbrus")
+    parser.add_argument(
+        "--cpu", default="", metavar="CPU", help="elbrus: e2k (default) or arm64, with the same devices"
+    )
+    parser.add_argument(
+        "--quirk",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="elbrus: qemu-offset shows PCI memory at 0x80000000 + its address, as qemu-e2k does; repeatable",
+    )
+    parser.add_argument(
+        "--serial", type=int, default=0, metavar="N", help="which serial port is the console (default 0); elbrus has 2"
+    )
     parser.add_argument("--bios", required=True, metavar="FILE", help='the firmware; "demo": the guest of the demo')
     parser.add_argument("--drive", action="append", default=[], metavar="OPTIONS", help="a disk, see below; repeatable")
     parser.add_argument(
@@ -65,7 +81,7 @@ def parser() -> Parser:
         help="virtual: time is counted in instructions, every run is the same (default with --script); "
         "host: real time (default without)",
     )
-    parser.add_argument("--virtio", type=int, choices=(1, 2), default=2, help="version of virtio-mmio (default 2)")
+    parser.add_argument("--virtio", type=int, choices=(1, 2), default=2, help="version of virtio (default 2)")
     parser.add_argument("--script", metavar="FILE", help='what to type and expect, see below; "-": the standard input')
     parser.add_argument(
         "--trace", metavar="FILE", help="write what the disks do: text, or JSON lines if the name ends in .jsonl"
@@ -86,26 +102,32 @@ def main(arguments: Sequence[str]) -> int:
     steps = None if given.script is None else load_script(given.script)
 
     from e2kdisk.aio.scheduler import Scheduler
+    from e2kdisk.machine.boards.board import Drive
     from e2kdisk.machine.machine import BOARDS, Machine
     from e2kdisk.tools.session import Session
 
     if given.board not in BOARDS:
         raise unknown_name("board", given.board, BOARDS)
     bios = load_bios(given.board, given.bios)
+    board = BOARDS[given.board]
+    kinds = [board.interface(drive.interface) for drive in drives]
     scheduler = Scheduler()
     with ExitStack() as stack:
         disks = [stack.enter_context(open_drive(drive, scheduler)) for drive in drives]
         trace = None
         if given.trace is not None:
-            trace = open_trace(given.trace, given.trace_of, len(disks), stack)
+            trace = open_trace(given.trace, given.trace_of, kinds, stack)
         machine = stack.enter_context(
             Machine(
                 given.board,
+                cpu=given.cpu,
+                quirks=given.quirk,
                 bios=bios,
                 ram=given.ram,
-                drives=disks,
+                drives=[Drive(disk, kind) for disk, kind in zip(disks, kinds, strict=True)],
                 clock=given.clock or ("host" if steps is None else "virtual"),
                 virtio_version=given.virtio,
+                serial=given.serial,
                 trace=trace,
                 scheduler=scheduler,
             )
@@ -120,12 +142,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def drive_options(text: str) -> DriveOptions:
-    """Parse one --drive. Raises UsageError for what no board here can do."""
+    """Parse one --drive. Raises UsageError for what is not built."""
     from e2kdisk.block.drive import parse_drive
 
     drive = parse_drive(text)
-    if drive.interface != "virtio":
-        raise UsageError(f"drive {text!r}: if={drive.interface} is not built yet; if=virtio is")
     if drive.index is not None:
         raise UsageError(f"drive {text!r}: index is not built yet; drives are numbered in the order of the options")
     return drive
@@ -138,11 +158,12 @@ def open_drive(drive: DriveOptions, scheduler: Scheduler) -> Disk:
     return drive.open(scheduler=scheduler, policy=OpenPolicy.permissive())
 
 
-def open_trace(filename: str, names: str | None, disks: int, stack: ExitStack) -> Tracer:
-    """Open a trace file, closed by the stack; names is the value of --trace-of."""
+def open_trace(filename: str, names: str | None, kinds: Sequence[str], stack: ExitStack) -> Tracer:
+    """Open a trace file, closed by the stack; names is the value of --trace-of, kinds are those of the drives."""
     from e2kdisk.machine.trace import Tracer
 
-    only: list[str] | None = ["bus", *(f"virtio-blk{number}" for number in range(disks))]
+    disks = ("ide0" if kind == "ide" else f"virtio-blk{number}" for number, kind in enumerate(kinds))
+    only: list[str] | None = ["bus", *disks]
     if names is not None:
         only = None if names == "all" else names.split(",")
     file = TraceFile(filename)
@@ -152,7 +173,8 @@ def open_trace(filename: str, names: str | None, disks: int, stack: ExitStack) -
 
 def check_trace_names(names: str | None, machine: Machine) -> None:
     """Raise UsageError for a device in --trace-of that the machine has not."""
-    known = ["all", "bus", *(device.name for device in machine.board.bus.devices.values())]
+    board = machine.board
+    known = ["all", "bus", *dict.fromkeys([*(device.name for device in board.bus.devices.values()), *board.parts()])]
     for name in names.split(",") if names is not None else ():
         if name not in known:
             raise unknown_name("device in --trace-of", name, known)

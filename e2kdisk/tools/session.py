@@ -67,7 +67,7 @@ class Session:
         with self._showing():
             stop = self.machine.run(until=lambda: self._look_around() or ended())
         self._check_guest()
-        if stop not in (StopReason.POWER_OFF, StopReason.CONDITION):
+        if stop not in (StopReason.POWER_OFF, StopReason.HALTED, StopReason.CONDITION):
             raise E2kDiskError(stop.value)
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> str:

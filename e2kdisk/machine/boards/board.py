@@ -1,16 +1,16 @@
-"""What every board is: a CPU, a bus with chips on it, slots for disks, and how firmware starts."""
+"""What every board is: a CPU, a bus with chips on it, places for disks, and how firmware starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+from e2kdisk.block.disk import Disk
 from e2kdisk.devices.controller import Controller
-from e2kdisk.devices.irq import IrqLine
 from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.wiring import Wiring
-from e2kdisk.machine.bus import Bus
-from e2kdisk.machine.chips.chip import Chip, SerialPort
+from e2kdisk.machine.bus import Bus, Window
+from e2kdisk.machine.chips.chip import SerialPort
 from e2kdisk.machine.cpu.cpu import Cpu
 from e2kdisk.machine.ram import GuestRam
 
@@ -29,49 +29,86 @@ class Timing(Protocol):
         ...
 
 
+class RamBank(NamedTuple):
+    """Where a piece of some RAM is in the address space; bytes."""
+
+    base: int
+    ram: GuestRam
+    offset: int
+    size: int
+
+
+class Drive(NamedTuple):
+    """A disk and the kind of controller that it is for."""
+
+    disk: Disk
+    interface: str
+    """One of the board's INTERFACES, "" for the first."""
+
+
 class Board:
     """One board; a subclass says what is where.
 
-    A controller goes into a slot: plug() connects its memory and interrupt and puts its registers on the bus. After
-    the last one, power_on() maps everything and starts the firmware at its entry.
+    plug_disks() puts controllers in front of disks, plug() any other controller into the next free place. After the
+    last one, power_on() maps everything and starts the firmware at its entry.
     """
 
     NAME: ClassVar[str]
     DESCRIPTION: ClassVar[str]
-    RAM_BASE: ClassVar[int]
+    CPUS: ClassVar[tuple[str, ...]]
+    """What it can be had with; the first one unless said."""
+    QUIRKS: ClassVar[dict[str, str]] = {}
+    """Named deviations that can be asked for, and what each one does."""
+    INTERFACES: ClassVar[tuple[str, ...]]
+    """Kinds of disk controllers; the first one unless a drive says."""
     MIN_RAM: ClassVar[int] = 16 << 20
-    SLOTS: ClassVar[int]
-    """virtio-mmio slots, filled from the lowest address upwards."""
 
     cpu: Cpu
-    uart: SerialPort
-    chips: list[Chip]
+    serial_ports: tuple[SerialPort, ...]
+    chips: list[Any]
+    """Everything with a state but CPU, RAM and controllers; each has a name, a trace, save() and load()."""
+    ns_per_instruction = 10
+    """How fast time passes under the virtual clock."""
 
-    def __init__(self, ram_size: int) -> None:
+    def __init__(self, ram_size: int, cpu: str, quirks: Collection[str]) -> None:
+        """Check what can be had. Raises UsageError."""
         if ram_size < self.MIN_RAM or ram_size % PAGE:
             least = self.MIN_RAM >> 20
             raise UsageError(f"{ram_size} bytes of RAM: {self.NAME} needs a multiple of {PAGE}, {least} MiB or more")
+        if cpu and cpu not in self.CPUS:
+            raise UsageError(f"board {self.NAME} has no CPU {cpu!r}; it has {' or '.join(self.CPUS)}")
+        for quirk in quirks:
+            if quirk not in self.QUIRKS:
+                known = f"it has {', '.join(self.QUIRKS)}" if self.QUIRKS else "it has none"
+                raise UsageError(f"board {self.NAME} has no quirk {quirk!r}; {known}")
+        self.cpu_name = cpu or self.CPUS[0]
+        self.quirks = frozenset(quirks)
         self.ram = GuestRam(ram_size)
         self.bus = Bus()
+        self.chips = []
         self.controllers: list[Controller] = []
         self.wiring = Wiring()
         self.bios = b""
         self.exit_code = 0
         """What the guest gave when it powered off, where the board has a way to say it."""
+        self._banks: list[RamBank] = []
         self._mapped = False
+
+    @classmethod
+    def interface(cls, name: str) -> str:
+        """The kind of controller of this name, "" for the one that drives get unless they say. Raises UsageError."""
+        if name and name not in cls.INTERFACES:
+            raise UsageError(f"if={name}: board {cls.NAME} has no such controller; it has {', '.join(cls.INTERFACES)}")
+        return name or cls.INTERFACES[0]
 
     # -- to be said by each board -----------------------------------------------------------------
 
-    def slot_base(self, slot: int) -> int:
-        """Address of a virtio-mmio slot."""
+    def plug(self, controller: Any) -> int:
+        """Put a controller into the next free place; the number of the place. Raises UsageError."""
         raise NotImplementedError
 
-    def slot_irq(self, slot: int) -> IrqLine:
-        """Interrupt wire of a virtio-mmio slot."""
-        raise NotImplementedError
-
-    def device_tree(self) -> bytes:
-        """What the firmware is told of this board."""
+    def plug_disks(self, drives: Sequence[Drive], *, virtio_version: int = 2) -> None:
+        """Put controllers in front of disks, called once. Raises UsageError for what this board has not."""
         raise NotImplementedError
 
     def map_memory(self) -> None:
@@ -79,26 +116,29 @@ class Board:
         raise NotImplementedError
 
     def start(self) -> dict[str, int]:
-        """Place firmware and device tree in memory; the CPU's registers at the entry."""
+        """Place firmware in memory, and what it is told; the CPU's registers at the entry."""
         raise NotImplementedError
 
-    # -- putting together -------------------------------------------------------------------------
-
-    def plug(self, controller: Controller) -> int:
-        """Put a controller into the next free slot; its number."""
-        slot = len(self.controllers)
-        if slot >= self.SLOTS:
-            raise UsageError(f"board {self.NAME} has {self.SLOTS} slots for disks, and all are taken")
-        self.bus.add(self.slot_base(slot), controller)
-        memory = self.wiring.memory(controller.name, self.cpu.memory)
-        controller.connect(memory, self.wiring.irq(controller.name, self.slot_irq(slot)))
-        self.controllers.append(controller)
-        return slot
+    # -- what they share --------------------------------------------------------------------------
 
     def add_chip(self, base: int, chip: Any) -> None:
         """Put a chip on the bus."""
         self.bus.add(base, chip)
         self.chips.append(chip)
+
+    def map_ram(self, base: int, ram: GuestRam, offset: int = 0, size: int | None = None) -> None:
+        """Give the CPU some RAM, or a piece of it."""
+        bank = RamBank(base, ram, offset, ram.view.nbytes - offset if size is None else size)
+        self._banks.append(bank)
+        self.cpu.map_ram(base, ram.part(bank.offset, bank.size))
+
+    def map_window(self, window: Window) -> None:
+        """Give the CPU a range of registers."""
+        self.cpu.map_io(window)
+
+    def reset_devices(self) -> None:
+        """The reset line of everything but the CPU."""
+        self.bus.reset()
 
     def power_on(self) -> None:
         """Map everything, the first time; reset the devices, start the CPU at the firmware's entry."""
@@ -106,19 +146,20 @@ class Board:
             self._mapped = True
             self.map_memory()
             for window in self.bus.windows():
-                self.cpu.map_io(window)
-        self.bus.reset()
+                self.map_window(window)
+        self.reset_devices()
         self.exit_code = 0
         self.cpu.reset({})
         for name, value in self.start().items():
             self.cpu.write_register(name, value)
 
     def put(self, address: int, data: bytes) -> None:
-        """Write to RAM as a boot loader or a ROM would."""
-        offset = address - self.RAM_BASE
-        if not 0 <= offset <= offset + len(data) <= self.ram.view.nbytes:
-            raise UsageError(f"{len(data)} bytes at {address:#x} do not fit into {self.ram.view.nbytes} bytes of RAM")
-        self.ram.view[offset : offset + len(data)] = data
+        """Write to RAM as a boot loader or a ROM would. Raises UsageError where there is not enough of it."""
+        room = self.cpu.memory.target(address, len(data))
+        if room is None:
+            size = self.ram.view.nbytes
+            raise UsageError(f"{len(data)} bytes at {address:#x} do not fit into {size} bytes of RAM")
+        room[:] = data
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -143,6 +184,22 @@ class Board:
         for controller in self.controllers:
             controller.load(state["controllers"][controller.name])
         self.exit_code = state["exit_code"]
+
+    def _rams(self) -> list[GuestRam]:
+        return list(dict.fromkeys(bank.ram for bank in self._banks))
+
+    def save_ram(self) -> list[dict[int, bytes]]:
+        """What is not zero in each RAM: offset in bytes -> content."""
+        return [ram.save() for ram in self._rams()]
+
+    def load_ram(self, state: list[dict[int, bytes]]) -> None:
+        """Restore what save_ram() gave; the CPU forgets the code that was there."""
+        for ram, runs in zip(self._rams(), state, strict=True):
+            for start, end in ram.load(runs):
+                for bank in self._banks:
+                    low, high = max(start, bank.offset), min(end, bank.offset + bank.size)
+                    if bank.ram is ram and low < high:
+                        self.cpu.invalidate(bank.base + low - bank.offset, bank.base + high - bank.offset)
 
     def close(self) -> None:
         """Release the CPU."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar
 
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.errors import UsageError
-from e2kdisk.machine.boards.board import Board, Timing
+from e2kdisk.machine.boards.board import Timing
+from e2kdisk.machine.boards.mmio_board import MmioBoard
 from e2kdisk.machine.boards.tree import Tree, blob, cells
 from e2kdisk.machine.bus import Stub
 from e2kdisk.machine.chips.gicv2 import SPI, Gic, GicDistributor, GicInterface
@@ -49,23 +51,23 @@ CLOCK_PHANDLE = 1
 GIC_PHANDLE = 2
 
 
-class VirtArm64(Board):
+class VirtArm64(MmioBoard):
     """Firmware runs from flash at 0, the device tree is at the start of RAM."""
 
     NAME = "virt-arm64"
     DESCRIPTION = "64-bit Arm, Cortex-A53, at the addresses of QEMU's virt machine"
-    RAM_BASE: ClassVar[int] = RAM
+    CPUS: ClassVar[tuple[str, ...]] = ("arm64",)
     SLOTS = 32
 
-    def __init__(self, ram_size: int, timing: Timing) -> None:
-        super().__init__(ram_size)
+    def __init__(self, ram_size: int, timing: Timing, cpu: str = "", quirks: Collection[str] = ()) -> None:
+        super().__init__(ram_size, cpu, quirks)
         self.cpu = Arm64Cpu()
-        self.chips = []
         self._gic = Gic(IrqLine(self.cpu.set_irq))
-        self.uart: Pl011 = Pl011(self._gic.line(SPI + UART_SPI), "uart0")
+        uart = Pl011(self._gic.line(SPI + UART_SPI), "uart0")
         self.add_chip(GIC_DISTRIBUTOR, GicDistributor(self._gic, "gicd"))
         self.add_chip(GIC_INTERFACE, GicInterface(self._gic, "gicc"))
-        self.add_chip(UART, self.uart)
+        self.add_chip(UART, uart)
+        self.serial_ports = (uart,)
         self.bus.add(PCI_CONFIG, Stub("pci-config", PCI_CONFIG_SIZE))
         self.cpu.on_hypercall = self._psci
         self.cpu.on_counter = lambda: timing.read_ns() // NS_PER_TICK
@@ -88,7 +90,7 @@ class VirtArm64(Board):
             self.bus.add(first_empty, Stub("empty-slots", self.slot_base(self.SLOTS) - first_empty, ones=False))
         self.cpu.map_rom(FLASH[0], self.bios, FLASH_SIZE)
         self.cpu.map_rom(FLASH[1], b"", FLASH_SIZE)
-        self.cpu.map_ram(RAM, self.ram)
+        self.map_ram(RAM, self.ram)
 
     def start(self) -> dict[str, int]:
         """Board.start: firmware finds the device tree at the start of RAM by itself; x0 tells it, too."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import ClassVar
 
 from e2kdisk.devices.irq import IrqLine
-from e2kdisk.machine.boards.board import Board, Timing
+from e2kdisk.machine.boards.board import Timing
+from e2kdisk.machine.boards.mmio_board import MmioBoard
 from e2kdisk.machine.boards.tree import Tree, blob, cells
 from e2kdisk.machine.bus import Stub
 from e2kdisk.machine.chips import sifive_test
@@ -41,28 +43,28 @@ PLIC_PHANDLE = 2
 TEST_PHANDLE = 3
 
 
-class VirtRiscv64(Board):
+class VirtRiscv64(MmioBoard):
     """Firmware is loaded to the start of RAM; a0 = hart, a1 = device tree near the end of RAM."""
 
     NAME = "virt-riscv64"
     DESCRIPTION = "64-bit RISC-V, one hart, at the addresses of QEMU's virt machine"
-    RAM_BASE: ClassVar[int] = RAM
+    CPUS: ClassVar[tuple[str, ...]] = ("riscv64",)
     SLOTS = 8
 
-    def __init__(self, ram_size: int, timing: Timing) -> None:
-        super().__init__(ram_size)
+    def __init__(self, ram_size: int, timing: Timing, cpu: str = "", quirks: Collection[str] = ()) -> None:
+        super().__init__(ram_size, cpu, quirks)
         self.cpu = riscv.Riscv64Cpu()
-        self.chips = []
         wires = {
             line: IrqLine(partial(self._drive, line))
             for line in (riscv.SOFTWARE, riscv.TIMER, riscv.EXTERNAL, riscv.SUPERVISOR_EXTERNAL)
         }
         self._plic = Plic((wires[riscv.EXTERNAL], wires[riscv.SUPERVISOR_EXTERNAL]))
-        self.uart: Uart16550 = Uart16550(self._plic.line(UART_SOURCE), "uart0")
+        uart = Uart16550(self._plic.line(UART_SOURCE), "uart0")
         self.add_chip(TEST, SifiveTest(self._finish))
         self.add_chip(CLINT, Clint(timing.read_ns, timing.call_at, wires[riscv.TIMER], wires[riscv.SOFTWARE]))
         self.add_chip(PLIC, self._plic)
-        self.add_chip(UART, self.uart)
+        self.add_chip(UART, uart)
+        self.serial_ports = (uart,)
         self.bus.add(FLASH, Stub("flash", FLASH_SIZE))
         self.bus.add(PCI_CONFIG, Stub("pci-config", PCI_CONFIG_SIZE))
 
@@ -85,7 +87,7 @@ class VirtRiscv64(Board):
         """Board.map_memory."""
         for slot in range(len(self.controllers), self.SLOTS):
             self.bus.add(self.slot_base(slot), Stub(f"empty-slot{slot}", VIRTIO_STRIDE, ones=False))
-        self.cpu.map_ram(RAM, self.ram)
+        self.map_ram(RAM, self.ram)
 
     def start(self) -> dict[str, int]:
         """Board.start."""

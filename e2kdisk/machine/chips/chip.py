@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
+from e2kdisk.devices.controller import Trace
 from e2kdisk.devices.registers import Access, Register, RegisterMap
 
 
@@ -15,6 +16,8 @@ class Chip:
 
     registers: ClassVar[RegisterMap[Any]]
     STATE: ClassVar[tuple[str, ...]] = ()
+    trace: Trace | None = None
+    """Where a chip reports what a guest should not have done."""
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name

@@ -74,6 +74,8 @@ class Cpu(Protocol):
     """Set when run() returned FAULT."""
     on_hypercall: Callable[[], Reason | None] | None
     """Called for the guest's firmware call; reads and writes registers; a reason ends the run."""
+    takes_interrupts: bool
+    """Whether an interrupt input can end the guest's waiting; else a guest that waits has come to its end."""
     on_counter: Callable[[], int] | None
     """Gives the value of the guest's system counter; None leaves it to the emulator's own idea of time."""
 

@@ -32,6 +32,7 @@ _MEMORY_ERRORS = {
 class UnicornCpu:
     """The shared half of a CPU adapter; a subclass adds the architecture."""
 
+    takes_interrupts = True
     PC: ClassVar[int]
     REGISTERS: ClassVar[dict[str, int]]
     """Lower-case name -> Unicorn's number."""

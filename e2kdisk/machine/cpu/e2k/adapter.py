@@ -41,6 +41,7 @@ class Activation(NamedTuple):
 class E2kCpu:
     """Cpu for Elbrus version 4, physical addresses, tags off."""
 
+    takes_interrupts = False
     RETURN = -1
     """A ctpr prepared for the return."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,6 @@ from e2kdisk.machine.cpu.cpu import IoWindow
 from e2kdisk.machine.cpu.e2k.decode import MAS_BIG_ENDIAN, MAS_MODE, MAS_UNALIGNED, MASK64
 from e2kdisk.machine.cpu.e2k.trap import GuestTrap, Trap
 
-PAGE_SHIFT = 12
 LINE_SHIFT = 6
 """Code is watched in lines of 64 bytes: a firmware keeps its variables close to its code."""
 MAS_IO = 6
@@ -32,7 +32,8 @@ class AddressSpace:
         self.code_lines: set[int] = set()
         """Lines (address >> 6) that hold translated code: a store there calls `touched` with (start, end)."""
         self._touched = touched
-        self._windows: dict[int, IoWindow] = {}
+        self._windows: list[IoWindow] = []
+        self._window_bases: list[int] = []
         self._ports: list[IoWindow] = []
 
     def add_bank(self, base: int, view: memoryview, *, writable: bool) -> None:
@@ -41,9 +42,10 @@ class AddressSpace:
         self.banks.sort(key=lambda bank: -bank.view.nbytes)
 
     def add_window(self, window: IoWindow) -> None:
-        """Add registers in whole pages."""
-        for page in range(window.base >> PAGE_SHIFT, window.base + window.size + 0xFFF >> PAGE_SHIFT):
-            self._windows[page] = window
+        """Add registers; a window may be of any size, so there is no table of pages."""
+        place = bisect_right(self._window_bases, window.base)
+        self._window_bases.insert(place, window.base)
+        self._windows.insert(place, window)
 
     def add_ports(self, window: IoWindow) -> None:
         """Add registers that answer to MAS mode 6 only."""
@@ -59,7 +61,10 @@ class AddressSpace:
     def _io_window(self, address: int, mas: int) -> IoWindow | None:
         if mas & MAS_MODE == MAS_IO:
             return next((port for port in self._ports if port.base <= address < port.base + port.size), None)
-        return self._windows.get(address >> PAGE_SHIFT)
+        place = bisect_right(self._window_bases, address) - 1
+        if place >= 0 and address - self._window_bases[place] < self._windows[place].size:
+            return self._windows[place]
+        return None
 
     def load(self, address: int, size: int, mas: int = 0) -> int:
         """A load of `size` bytes."""
