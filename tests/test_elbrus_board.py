@@ -1,9 +1,11 @@
 """The Elbrus board: what is at which address, programs written for qemu-e2k, reset, power, traces."""
 
 import json
+import random
 
 import pytest
 
+import e2kdisk
 from e2kdisk import UsageError
 from e2kdisk.devices.pci import Bar, Identity, PciFunction
 from e2kdisk.machine.boards.boot_block import BootBlock
@@ -158,6 +160,103 @@ def test_serial_port_moves_with_its_bar_and_stays_where_firmware_knows_it():
                 store(machine, at, value, 1)
             store(machine, at + 1, byte, 1)
         assert machine.console.transcript == "mf"
+
+
+# -- IDE --------------------------------------------------------------------------------------------
+
+
+def reading_sector_0():
+    """For qemu-e2k, by the recorded operations: sector 0 of the legacy IDE controller, printed byte by byte."""
+    wait = """
+    {label}:
+        ldb,2,io [r4 + 0x1f7] -> r6
+        andd,0 r6, {mask} -> r3
+        cmpesb,0 r3, {value} -> p0
+        branch {label} ? ~p0
+    """
+    stores = ((0x3F6, 2), (0x1F6, 0xE0), (0x1F2, 1), (0x1F3, 0), (0x1F4, 0), (0x1F5, 0), (0x1F7, 0x20))
+    lines = [f"addd,0 0, {PORTS} -> r4", f"addd,0 0, {SERIAL} -> r0"]
+    lines += [f"addd,0 0, {value} -> r1\nstb,2 r1 -> [r0 + 2]" for value in (5, 0x68)]
+    lines += [f"addd,0 0, {value} -> r1\nstb,2,io r1 -> [r4 + {port}]" for port, value in stores]
+    lines += [wait.format(label="ready", mask=0x88, value=8), "addd,0 0, 256 -> r7"]
+    lines += ["next:", "ldh,2,io [r4 + 0x1f0] -> r5"]
+    for number in range(2):
+        poll = f"poll{number}: addd,0 0, 0 -> r1\nstb,2 r1 -> [r0 + 2]\nldb,2 [r0 + 2] -> r2\nandd,0 r2, 4 -> r3\n"
+        lines += [poll + f"cmpesb,0 r3, 0 -> p0\nbranch poll{number} ? p0\nstb,2 r5 -> [r0 + 3]\nshrd,0 r5, 8 -> r5"]
+    lines += ["subd,0 r7, 1 -> r7", "cmpedb,0 r7, 0 -> p0", "branch next ? ~p0", "stop: branch stop"]
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def make_disk(tmp_path):
+    """Call `make_disk(name="disk.qcow2") -> (path, its first sector)`: an image with content of its own."""
+
+    def make(name="disk.qcow2"):
+        sector = random.Random(name).randbytes(512)
+        e2kdisk.create(tmp_path / name, 4 << 20)
+        with e2kdisk.open_disk(tmp_path / name) as disk:
+            disk.pwrite(0, sector)
+        return tmp_path / name, sector
+
+    return make
+
+
+@pytest.mark.parametrize("clock", ["virtual", "host"])
+def test_a_polled_program_for_qemu_e2k_reads_its_disk_through_legacy_ports(make_disk, clock):
+    path, sector = make_disk()
+    with elbrus(reading_sector_0(), drives=[f"file={path},if=ide"], serial=1, clock=clock) as machine:
+        assert machine.run(100_000) is StopReason.HALTED
+        assert machine.console.transcript.encode("latin-1") == sector
+
+
+def test_drives_are_ide_unless_they_say_something_else_and_fill_both_channels(make_disk):
+    disks = [make_disk(f"disk{number}.qcow2") for number in range(3)]
+    with elbrus(drives=[path for path, _ in disks]) as machine:
+        assert load(machine, function(3)) == 0x800B_1FFF and load(machine, function(4)) == 0xFFFF_FFFF
+        for place, (_, sector) in enumerate(disks):
+            base = PORTS + (0x170 if place & 2 else 0x1F0)
+            for port, value in ((6, 0xE0 | (place & 1) << 4), (2, 1), (3, 0), (4, 0), (5, 0), (7, 0x20)):
+                store(machine, base + port, value, 1, mas=IO)
+            machine.scheduler.settle()
+            assert load(machine, base + 7, 1, mas=IO) & 0x89 == 8
+            words = [load(machine, base, 2, mas=IO) for _ in range(256)]
+            assert b"".join(word.to_bytes(2, "little") for word in words) == sector
+
+
+def test_ide_interrupts_on_pin_14_in_legacy_mode_and_on_11_in_native_mode(make_disk):
+    path, _ = make_disk()
+    for prog_if, pin, ports in ((None, 14, 0x1F0), (0x8F, 11, 0x1000)):
+        with elbrus(drives=[path]) as machine:
+            ide = function(3)
+            assert load(machine, ide + 0x3C, 1) == 11
+            if prog_if is not None:
+                store(machine, ide + 9, prog_if, 1)
+                store(machine, ide + 0x10, 0x1000)
+                store(machine, ide + 4, 1, 2)
+                assert load(machine, PORTS + 0x1F7, 1, mas=IO) == 0xFF
+            for register, value in ((0, 0x10 + 2 * pin), (0x10, 0x8055)):
+                store(machine, 0xFEC0_0000 + register, value)
+            store(machine, 0xFEE0_00F0, 0x1FF)
+            store(machine, PORTS + ports + 7, 0xEC, 1, mas=IO)
+            machine.scheduler.settle()
+            assert load(machine, 0xFEE0_0FF0) == 0x55
+            assert load(machine, 0xFEE0_0FF0) == 0xFF
+            load(machine, PORTS + ports + 7, 1, mas=IO)
+            store(machine, 0xFEE0_00B0, 0)
+            assert load(machine, 0xFEE0_0FF0) == 0xFF, "reading the status has ended it"
+
+
+def test_a_fifth_ide_drive_is_refused(make_disk):
+    with pytest.raises(UsageError, match="four is the most"):
+        elbrus(drives=[make_disk(f"disk{number}.qcow2")[0] for number in range(5)])
+
+
+def test_the_trace_shows_the_task_file_of_the_drive(make_disk):
+    lines = []
+    with elbrus(reading_sector_0(), drives=[make_disk()[0]], trace=Tracer(lines.append, only=["ide0"])) as machine:
+        machine.run()
+    command = next(line for line in lines if "value=0x20 " in line)
+    assert " ide0 " in command and 'code="stb,2,io r1 -> [r4 + 0x1f7]"' in command
 
 
 # -- interrupts -------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ register VECT and ends it by EOI; an e2k guest polls.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
+from e2kdisk.devices.ata import PciIde
 from e2kdisk.devices.controller import Controller
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.pci import ConfigPorts, Ecam, PciBus, PciFunction, WiredOr, swizzle
-from e2kdisk.devices.pci.header import INTERRUPT_LINE
+from e2kdisk.devices.pci.header import COMMAND, INTERRUPT_LINE, IO_SPACE
 from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.board import Board, Drive, Part, Timing
 from e2kdisk.machine.boards.boot_block import SIZE as BOOT_BLOCK_SIZE
@@ -52,7 +53,7 @@ FIRST_DEVICE, DEVICES = 3, 32
 """Device numbers for disk controllers; qemu-e2k has nothing from 3 on, either."""
 SPMC_DEVICE = 0x0C
 SERIAL_PIN, SPMC_PIN, SYSTEM_CONTROL_PIN = 3, 1, 15
-IDE_PIN, IDE_LEGACY_PIN = 11, 14
+IDE_PIN, IDE_LEGACY_PINS = 11, (14, 15)
 INTX_PINS = (19, 16, 17, 18)
 """IOAPIC pin of each of the four wires that other functions share (qemu-e2k hw/pci-host/iohub.c)."""
 NS_PER_TICK = 16
@@ -67,7 +68,7 @@ class Elbrus(Board):
     NAME = "elbrus"
     DESCRIPTION = "Elbrus at the addresses of qemu-e2k's machine, with disks"
     CPUS = ("e2k", "arm64")
-    INTERFACES = ("ide", "virtio")
+    INTERFACES = ("ide",)
     QUIRKS: ClassVar[dict[str, str]] = {
         "qemu-offset": "PCI bus address A is seen at 0x80000000 + A, as in qemu-e2k, instead of at A"
     }
@@ -131,7 +132,7 @@ class Elbrus(Board):
         function.connect(self.cpu.memory, line)
         self.chips.append(function)
 
-    def plug(self, controller: Controller) -> int:
+    def plug(self, controller: Any) -> int:
         """Board.plug: a PCI function; its device number."""
         if not isinstance(controller, PciFunction):
             raise UsageError(f"board {self.NAME} takes PCI functions, which {controller.name} is not")
@@ -139,14 +140,21 @@ class Elbrus(Board):
         free = [device for device in range(FIRST_DEVICE, DEVICES) if device not in taken]
         if not free:
             raise UsageError(f"board {self.NAME} has {DEVICES - FIRST_DEVICE - 1} slots for disks, and all are taken")
-        self._add(free[0], 0, controller, None)
-        self.controllers.append(controller)
+        if isinstance(controller, PciIde):
+            controller.connect_legacy(*(self.ioapic.line(pin) for pin in IDE_LEGACY_PINS))
+            # As firmware would leave it: programs for the legacy ports know nothing of PCI.
+            controller.config.preset(COMMAND, 2, IO_SPACE)
+            self._add(free[0], 0, controller, IDE_PIN)
+        else:
+            self._add(free[0], 0, controller, None)
+        self.controllers.append(cast("Controller", controller))
         return free[0]
 
     def plug_disks(self, drives: Sequence[Drive], *, virtio_version: int = 2) -> None:
-        """Board.plug_disks: one IDE controller for up to four disks, and a virtio one for each."""
-        if drives:
-            raise UsageError(f"board {self.NAME} has no disk controllers yet")
+        """Board.plug_disks: one IDE controller for up to four disks."""
+        ide = [drive.disk for drive in drives if drive.interface == "ide"]
+        if ide:
+            self.plug(PciIde(ide))
 
     def _message(self, address: int, data: int) -> None:
         """A message-signalled interrupt: a store to the local APIC, or to RAM, where a guest that polls may want it."""
