@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
-from e2kdisk.machine.bundled import GUESTS
 from e2kdisk.tools.arguments import Parser, count, size
 from e2kdisk.tools.firmware import load_bios
 from e2kdisk.tools.hints import unknown_name
@@ -38,7 +37,7 @@ drives, spelled as for qemu -drive, a comma in a value written twice:
   file=FILE                the image; "file=" may be left out
   format=qcow2|raw         guessed unless given
   readonly=on|off          off unless given
-  if=virtio|ide            the controller; elbrus has ide, the others virtio
+  if=ide|virtio            the controller; elbrus has both, and takes ide first
   serial=TEXT              what the guest reads as the disk's name
   cache=MODE               writeback, writethrough, none, directsync, unsafe
   backing=FILE             instead of the backing file that the image names
@@ -174,7 +173,8 @@ def open_trace(filename: str, names: str | None, kinds: Sequence[str], stack: Ex
 def check_trace_names(names: str | None, machine: Machine) -> None:
     """Raise UsageError for a device in --trace-of that the machine has not."""
     board = machine.board
-    known = ["all", "bus", *dict.fromkeys([*(device.name for device in board.bus.devices.values()), *board.parts()])]
+    devices = (*board.bus.devices.values(), *board.chips, *board.controllers)
+    known = ["all", "bus", *dict.fromkeys(device.name for device in devices)]
     for name in names.split(",") if names is not None else ():
         if name not in known:
             raise unknown_name("device in --trace-of", name, known)

@@ -22,8 +22,10 @@ from e2kdisk.devices.controller import Controller
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.pci import ConfigPorts, Ecam, PciBus, PciFunction, WiredOr, swizzle
 from e2kdisk.devices.pci.header import COMMAND, INTERRUPT_LINE, IO_SPACE
+from e2kdisk.devices.virtio.blk import VirtioBlk
+from e2kdisk.devices.virtio.pci import VirtioPci
 from e2kdisk.errors import UsageError
-from e2kdisk.machine.boards.board import Board, Drive, Part, Timing
+from e2kdisk.machine.boards.board import Board, Drive, Timing
 from e2kdisk.machine.boards.boot_block import SIZE as BOOT_BLOCK_SIZE
 from e2kdisk.machine.boards.boot_block import Bank, BootBlock
 from e2kdisk.machine.bus import Window
@@ -68,7 +70,7 @@ class Elbrus(Board):
     NAME = "elbrus"
     DESCRIPTION = "Elbrus at the addresses of qemu-e2k's machine, with disks"
     CPUS = ("e2k", "arm64")
-    INTERFACES = ("ide",)
+    INTERFACES = ("ide", "virtio")
     QUIRKS: ClassVar[dict[str, str]] = {
         "qemu-offset": "PCI bus address A is seen at 0x80000000 + A, as in qemu-e2k, instead of at A"
     }
@@ -93,15 +95,15 @@ class Elbrus(Board):
         self.pci.on_message = self._message
         self.pci.io.add_fixed(ConfigPorts.PORT, self.config_ports)
         self.pci.memory.add_fixed(window_base + SERIAL - PCI_MEMORY, self.serial.escc)
-        self._add(0x00, 0, iohub.pci_bridge(), None)
-        self._add(0x01, 0, iohub.host_bridge(), None)
-        self._add(0x02, 1, self.control, SYSTEM_CONTROL_PIN)
-        self._add(0x02, 2, self.serial, SERIAL_PIN)
-        self._add(SPMC_DEVICE, 0, self.power, SPMC_PIN)
+        self._add_part(0x00, 0, iohub.pci_bridge())
+        self._add_part(0x01, 0, iohub.host_bridge())
+        self._add_part(0x02, 1, self.control, SYSTEM_CONTROL_PIN)
+        self._add_part(0x02, 2, self.serial, SERIAL_PIN)
+        self._add_part(SPMC_DEVICE, 0, self.power, SPMC_PIN)
 
         self.bus.add(PCI_MEMORY, self.pci.memory)
         self.bus.add(IOAPIC_AREA, iohub.IoApicWindow(self.ioapic, self.control, IOAPIC_AREA, LAPIC - IOAPIC_AREA))
-        self.chips.append(self.ioapic)
+        self.chips += self.ioapic, self.config_ports
         self.add_chip(LAPIC, self.lapic)
         self.bus.add(PORTS, self.pci.io)
         self.add_chip(SIC, self.sic)
@@ -119,17 +121,12 @@ class Elbrus(Board):
 
     # -- PCI --------------------------------------------------------------------------------------
 
-    def _add(self, device: int, number: int, function: PciFunction, pin: int | None) -> None:
-        """Put a function on the bus and its interrupt on a pin of the IOAPIC; without one, on a shared wire."""
+    def _add_part(self, device: int, number: int, function: PciFunction, pin: int = 0) -> None:
+        """Put a function of the chipset on the bus, its interrupt on a pin of the IOAPIC."""
         devfn = device << 3 | number
         self.pci.add(devfn, function)
-        line = IrqLine()
-        if function.interrupt_pin:
-            wire = swizzle(devfn, function.interrupt_pin)
-            line = self._shared[wire].line() if pin is None else self.ioapic.line(pin)
-            # As firmware would leave it, for guests that have no device tree.
-            function.config.preset(INTERRUPT_LINE, 1, INTX_PINS[wire] if pin is None else pin)
-        function.connect(self.cpu.memory, line)
+        function.config.preset(INTERRUPT_LINE, 1, pin)
+        function.connect(self.cpu.memory, self.ioapic.line(pin) if pin else IrqLine())
         self.chips.append(function)
 
     def plug(self, controller: Any) -> int:
@@ -140,21 +137,32 @@ class Elbrus(Board):
         free = [device for device in range(FIRST_DEVICE, DEVICES) if device not in taken]
         if not free:
             raise UsageError(f"board {self.NAME} has {DEVICES - FIRST_DEVICE - 1} slots for disks, and all are taken")
+        devfn = free[0] << 3
+        wire = swizzle(devfn, controller.interrupt_pin or 1)
+        pin, line = INTX_PINS[wire], self._shared[wire].line()
+        name, wiring = controller.name, self.wiring
         if isinstance(controller, PciIde):
-            controller.connect_legacy(*(self.ioapic.line(pin) for pin in IDE_LEGACY_PINS))
+            pin, line = IDE_PIN, self.ioapic.line(IDE_PIN)
+            controller.connect_legacy(*(wiring.irq(name, self.ioapic.line(pin)) for pin in IDE_LEGACY_PINS))
             # As firmware would leave it: programs for the legacy ports know nothing of PCI.
             controller.config.preset(COMMAND, 2, IO_SPACE)
-            self._add(free[0], 0, controller, IDE_PIN)
-        else:
-            self._add(free[0], 0, controller, None)
+        self.pci.add(devfn, controller)
+        # As firmware would leave it, too, for guests that have no device tree.
+        controller.config.preset(INTERRUPT_LINE, 1, pin)
+        controller.connect(wiring.memory(name, self.cpu.memory), wiring.irq(name, line))
         self.controllers.append(cast("Controller", controller))
         return free[0]
 
     def plug_disks(self, drives: Sequence[Drive], *, virtio_version: int = 2) -> None:
-        """Board.plug_disks: one IDE controller for up to four disks."""
+        """Board.plug_disks: one IDE controller for up to four disks, and a virtio one for each."""
         ide = [drive.disk for drive in drives if drive.interface == "ide"]
         if ide:
             self.plug(PciIde(ide))
+        for number, drive in enumerate(drives):
+            if drive.interface == "virtio":
+                device = VirtioBlk(drive.disk)
+                device.name = f"virtio-blk{number}"
+                self.plug(VirtioPci(device))
 
     def _message(self, address: int, data: int) -> None:
         """A message-signalled interrupt: a store to the local APIC, or to RAM, where a guest that polls may want it."""
@@ -181,9 +189,9 @@ class Elbrus(Board):
             raise UsageError(f"firmware of {len(self.bios)} bytes does not fit into {room} bytes")
         offset = 0
         for bank in self.banks:
-            self.cpu.map_ram(bank.base, self.ram.part(offset, bank.size))
+            self.map_ram(bank.base, self.ram, offset, bank.size)
             offset += bank.size
-        self.cpu.map_ram(FIRMWARE, self.firmware)
+        self.map_ram(FIRMWARE, self.firmware)
 
     def map_window(self, window: Window) -> None:
         """Board.map_window: an e2k CPU has a space of its own for I/O ports."""
@@ -196,10 +204,6 @@ class Elbrus(Board):
         """Board.reset_devices."""
         super().reset_devices()
         self.config_ports.reset()
-
-    def parts(self) -> dict[str, Part]:
-        """Board.parts."""
-        return super().parts() | {self.config_ports.name: self.config_ports}
 
     def start(self) -> dict[str, int]:
         """Board.start: firmware is called as it calls a kernel, f(0, boot info block)."""
