@@ -5,13 +5,15 @@ import pytest
 from e2kdisk.devices.registers import RW, R, Register, RegisterMap, W
 from e2kdisk.devices.virtio.blk_config import CONFIG
 from e2kdisk.devices.virtio.mmio_registers import LEGACY, MODERN
+from e2kdisk.devices.virtio.pci_registers import COMMON, LEGACY_WITH_VECTORS
 
 
 def register(offset, name="X", width=4, **more):
     return Register(offset=offset, name=name, access=RW, width=width, meaning="m", section="s", **more)
 
 
-each_table = pytest.mark.parametrize("table", [LEGACY, MODERN, CONFIG], ids=lambda table: table.name)
+TRANSPORTS = [LEGACY, MODERN, COMMON, LEGACY_WITH_VECTORS]
+each_table = pytest.mark.parametrize("table", [*TRANSPORTS, CONFIG], ids=lambda table: table.name)
 
 
 @each_table
@@ -29,7 +31,7 @@ def test_names_are_unique_and_no_two_registers_overlap(table):
     assert len(covered) == len(set(covered))
 
 
-@pytest.mark.parametrize("table", [LEGACY, MODERN], ids=lambda table: table.name)
+@pytest.mark.parametrize("table", TRANSPORTS, ids=lambda table: table.name)
 def test_what_can_be_read_has_a_value_and_what_can_be_written_does_something(table):
     for entry in table:
         assert (entry.write is not None) == (entry.access in (W, RW)), entry.name

@@ -1,6 +1,7 @@
 """A guest that does anything at all: no exception, no byte outside its RAM, a device that a reset heals."""
 
 import random
+from typing import ClassVar
 
 import pytest
 
@@ -35,13 +36,13 @@ class HostileDriver(Driver):
 
     def __init__(self, disk, seed, legacy):
         self.chance = random.Random(seed)
-        super().__init__(disk, legacy=legacy, ram_size=RAM_SIZE, size=16, page_size=512)
+        super().__init__(disk, legacy=legacy, ram_size=RAM_SIZE, queue_size=16, page_size=512)
         # The guest's RAM lies between guards in one buffer: a write outside shows.
         self.buffer = bytearray(b"\xa5" * GUARD + bytes(RAM_SIZE) + b"\xa5" * GUARD)
         self.ram = memoryview(self.buffer)[GUARD : GUARD + RAM_SIZE]
         self.memory = type(self.memory)()
         self.memory.add_bank(RAM_BASE, self.ram)
-        self.mmio.connect(self.memory, self.irq)
+        self.controller.connect(self.memory, self.irq)
         self.init()
 
     def number(self):
@@ -110,16 +111,17 @@ class HostileDriver(Driver):
         what = chance.random()
         usable = self.device.queues[0].ready and self.status & 0xCF == (7 if self.legacy else 15)
         if not usable and chance.random() < 0.3:
+            self.link.power_on()
             self.init()
         elif what < 0.20:
             self.access()
         elif what < 0.85:
             self.request()
-            self.set_reg(0x050, 0)
+            self.notify()
         elif what < 0.90:
             self.safe_poke(self.address(), chance.randbytes(chance.choice((1, 2, 4, 16))))
         else:
-            self.set_reg(0x050, chance.choice((0, 0, 0, self.number())))
+            self.notify(chance.choice((0, 0, 0, self.number() & 0xFFFF)))
 
     def check(self):
         assert self.buffer.count(b"\xa5", 0, GUARD) == GUARD
@@ -127,19 +129,65 @@ class HostileDriver(Driver):
         assert len(self.device.queues[0].in_flight) <= self.device.queues[0].size_max
 
 
+class HostilePciDriver(HostileDriver):
+    """The same over PCI: it also turns the function off, moves its regions, and masks its messages."""
+
+    transport = "pci"
+    PLACES: ClassVar = {
+        0: range(0x40),
+        1: (*range(0x40), 0x800, 0x801),
+        4: (*range(0x40), 0x1000, *range(0x2000, 0x2040), 0x3000),
+    }
+    """Where there is something in each region."""
+
+    def access(self):
+        """One access of any width to configuration space or a region."""
+        chance, function = self.chance, self.link.function
+        size = chance.choice((1, 2, 4, 8))
+        value = self.number() & (1 << 8 * size) - 1
+        if chance.random() < 0.3:
+            at = chance.choice([at for _, at in function.capabilities()]) if chance.random() < 0.5 else 0
+            offset = (at + chance.randrange(24)) & 0xFF
+            if chance.random() < 0.6:
+                assert 0 <= function.get(offset, size) < 1 << 8 * size
+                assert isinstance(self.controller.register_name(offset), str)
+            else:
+                function.set(offset, value, size)
+            return
+        bar = chance.choice(self.controller.bars)
+        region = bar.registers
+        places = {
+            0: range(0x40),
+            1: (*range(0x40), 0x800, 0x801),
+            4: (*range(0x40), 0x1000, *range(0x2000, 0x2040), 0x3000),
+        }
+        offset = chance.choice(places[bar.index]) if chance.random() < 0.9 else chance.randrange(bar.size)
+        assert isinstance(region.register_name(offset), str)
+        if chance.random() < 0.5:
+            assert 0 <= region.read(offset, size) < 1 << 8 * size
+        elif (bar.index, offset) not in ((0, 0x12), (4, 0x14)) or chance.random() < 0.1:
+            region.write(offset, size, value)
+
+
+HOSTILE = {"mmio": HostileDriver, "pci": HostilePciDriver}
+over_every_transport = pytest.mark.parametrize("transport", HOSTILE)
+
+
 def run(driver, steps):
     for _ in range(steps):
         driver.step()
     driver.check()
+    driver.link.power_on()
     driver.init()
     assert len(driver.read(0, 1)) == 512
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["modern", "legacy"])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_guest_can_do_what_it_likes(seed, legacy):
+@pytest.mark.parametrize("seed", range(2))
+@over_every_transport
+def test_a_guest_can_do_what_it_likes(transport, seed, legacy):
     disk = make_disk(64 * 512)
-    driver = HostileDriver(disk, seed, legacy)
+    driver = HOSTILE[transport](disk, seed, legacy)
     run(driver, 12_000)
     assert disk.size == 64 * 512
     # The search is worth its name: every command succeeds and fails, and most mistakes of the ring are met.
@@ -149,33 +197,36 @@ def test_a_guest_can_do_what_it_likes(seed, legacy):
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["modern", "legacy"])
 @pytest.mark.parametrize("seed", range(2))
-def test_a_guest_can_do_what_it_likes_while_requests_are_in_flight(tmp_path, seed, legacy):
+@over_every_transport
+def test_a_guest_can_do_what_it_likes_while_requests_are_in_flight(tmp_path, transport, seed, legacy):
     path = tmp_path / "disk.raw"
     path.write_bytes(bytes(64 * 512))
     chance = random.Random(seed)
     engine = SimulatedEngine(Scheduler(), lambda pending: chance.randrange(len(pending)))
     with open_disk(path, format="raw", engine=engine) as disk:
-        driver = HostileDriver(disk, seed, legacy)
+        driver = HOSTILE[transport](disk, seed, legacy)
         for _ in range(2500):
             driver.step()
             if chance.random() < 0.5:
                 engine.advance()
                 disk.scheduler.poll()
         run(driver, 100)
-        driver.set_reg(0x070, 0)
+        driver.set_status(0)
     assert path.stat().st_size == 64 * 512
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 120))
-def test_a_guest_can_do_what_it_likes_for_long(seed):
-    run(HostileDriver(make_disk(64 * 512), seed, legacy=bool(seed & 1)), 100_000)
+@pytest.mark.parametrize("seed", range(100, 110))
+@over_every_transport
+def test_a_guest_can_do_what_it_likes_for_long(transport, seed):
+    run(HOSTILE[transport](make_disk(64 * 512), seed, legacy=bool(seed & 1)), 100_000)
 
 
-def test_the_same_guest_does_the_same_again():
+@over_every_transport
+def test_the_same_guest_does_the_same_again(transport):
     traces = []
     for _ in range(2):
-        driver = HostileDriver(make_disk(64 * 512), 7, legacy=False)
+        driver = HOSTILE[transport](make_disk(64 * 512), 7, legacy=False)
         run(driver, 3000)
         traces.append((driver.trace, bytes(driver.ram)))
     assert traces[0] == traces[1]

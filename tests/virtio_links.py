@@ -241,6 +241,8 @@ class PciFunctionLink:
             if found:
                 kind = found & (3 if found & 1 else 15)
                 self.bars[index] = ("io" if found & 1 else "memory", (~(found - kind) & (1 << 64) - 1) + 1, kind)
+                if old != kind:  # somebody has placed it
+                    self.addresses[index] = old - kind
             index += 2 if wide else 1
 
     def enable(self, command: int = 7) -> None:
