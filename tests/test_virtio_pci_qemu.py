@@ -1,5 +1,6 @@
 """The same driver on QEMU's virtio-blk-pci and on ours, over the same image: same layout, answers and interrupts."""
 
+import random
 import shutil
 
 import pytest
@@ -340,3 +341,54 @@ def test_configuration_space_is_laid_out_the_same(images, kind):
 
     found = both(images, script, legacy=kind == "transitional", kind=KINDS[kind])
     assert found["ids"] == {"transitional": 0x1001_1AF4, "modern": 0x1042_1AF4}[kind]
+
+
+# -- any stores -------------------------------------------------------------------------------------
+
+SAFE = {0: ("io", range(0xC000, 0xE000, 0x80)), 1: ("memory", range(0xE010_0000, 0xE011_0000, 0x1000))}
+SAFE[4] = ("memory", range(0xE000_0000, 0xE004_0000, 0x4000))
+"""Where regions may go without covering each other or something of the `pc` machine."""
+MARKS = {0: (0x0C, 2, 256), 1: (0x0C, 4, 1), 4: (0x12, 2, 1)}
+"""A register of each region that reads the same all the time: offset, size, value."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_stores_to_configuration_space_the_header_reads_the_same(images, seed):
+    def script(driver):
+        chance, function, log = random.Random(seed), driver.link.function, []
+        for _ in range(300):
+            size = chance.choice((1, 2, 4))
+            offset = chance.randrange(0, 0x40, size)
+            value = chance.choice((0, (1 << 32) - 1, chance.randrange(1 << 32)))
+            if offset <= 4 < offset + size:
+                value &= ~3 << 8 * (4 - offset)  # nothing answers: regions may lie anywhere
+            function.set(offset, value & (1 << 8 * size) - 1, size)
+            log.append([function.get(at) for at in range(0, 0x40, 4) if at != 0x34])  # the list's order is free
+        return log
+
+    both(images, script, legacy=False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_regions_that_move_answer_at_the_same_addresses(images, seed):
+    def script(driver):
+        chance, function, log = random.Random(seed), driver.link.function, []
+        for _ in range(60):
+            index = chance.choice((0, 1, 4))
+            address = chance.choice((0, 0xFFFFFFFF, *SAFE[index][1]))
+            function.set(4, chance.choice((0, 1, 2, 3, 7)), 2)
+            function.set(0x10 + 4 * index, address)
+            if chance.random() < 0.2:  # the same by one byte
+                function.set(0x11 + 4 * index, chance.choice(SAFE[index][1]) >> 8 & 0xFF, 1)
+            found = []
+            for space, places in SAFE.values():
+                for place in places:
+                    for mark in (0, 1, 4):
+                        at, size, value = MARKS[mark]
+                        if SAFE[mark][0] == space and driver.host.load(space, place + at, size) == value:
+                            found.append((mark, place))
+            log.append(found)
+        assert sum(map(len, log)) > 30
+        return log
+
+    both(images, script, legacy=False)

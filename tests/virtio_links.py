@@ -160,8 +160,8 @@ class OurHost(Host):
     """On our bus."""
 
     def __init__(self) -> None:
-        super().__init__(0x8000_0000)
-        self.bus = PciBus(memory=(0x8000_0000, 0x1000_0000))
+        super().__init__(0xE000_0000)
+        self.bus = PciBus(memory=(0x8000_0000, 0x7EC0_0000))
         self.messages: list[tuple[int, int]] = []
         self.bus.on_message = lambda address, data: self.messages.append((address, data))
 
