@@ -142,6 +142,20 @@ def test_a_modern_queue_stops_with_ready_zero_and_starts_anew():
     assert driver.read(0, 1)
 
 
+def test_a_queue_reset_forgets_the_ring_and_needs_the_feature():
+    driver = Driver(make_disk(), size=16)
+    driver.read(0, 1)
+    driver.set_reg(0x0C0, 1)
+    assert driver.reg(0x0C0) == driver.reg(0x044) == 0
+    assert driver.device.queues[0].size == 256
+    driver._init_queue()
+    assert driver.read(0, 1)
+    other = Driver(make_disk(), without=("RING_RESET",))
+    other.set_reg(0x0C0, 1)
+    assert "without the feature" in other.trace.guest_errors[-1]
+    assert other.read(0, 1)
+
+
 @pytest.mark.parametrize("size", [2, 4, 128, 256])
 def test_a_driver_may_choose_a_smaller_queue(size):
     driver = Driver(make_disk(), size=size)

@@ -5,7 +5,7 @@ A controller derives from it, gives its regions as Bars, and asks `bus_master` b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -230,7 +230,3 @@ class PciFunction:
         self.set_intx(bool(state["intx"]))
         self._drive()
         self.decode_changed()
-
-
-Deliver = Callable[[int, int], None]
-"""Takes a message-signalled interrupt: address, data."""

@@ -12,9 +12,10 @@ from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.devices.controller import Trace
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.memory import GuestMemory
+from e2kdisk.devices.registers import W
 from e2kdisk.devices.virtio.device import VirtioDevice
 from e2kdisk.devices.virtio.mmio_registers import LEGACY, MODERN, MmioRegisters
-from e2kdisk.devices.virtio.transport import LEGACY_PAGE_SIZE
+from e2kdisk.devices.virtio.transport import LEGACY_PAGE_SIZE, RegisterMistake
 
 CONFIG = 0x100
 """Where the device's configuration space begins (VIRTIO 1.2 4.2.2)."""
@@ -30,6 +31,7 @@ class VirtioMmio(MmioRegisters):
         self.legacy = legacy
         self.name = device.name
         self.registers = LEGACY if legacy else MODERN
+        self._at = self.registers.at
         device.choose_era(legacy=legacy)
         device.reset()
 
@@ -66,16 +68,24 @@ class VirtioMmio(MmioRegisters):
 
     def read(self, offset: int, size: int) -> int:
         """Controller.read."""
+        register = self._at.get(offset)
+        if register is not None and size == 4 and register.access is not W:
+            return register.reset if register.read is None else register.read(self)
         if offset >= CONFIG:
             return self.device.read_config(offset - CONFIG, size)
-        return self.load_register(self.registers, offset, size)
+        self.report_access(self.registers, offset, size, RegisterMistake.WRITE_ONLY)
+        return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Controller.write."""
-        if offset >= CONFIG:
+        # One frame less than store_register: every request comes through here.
+        register = self._at.get(offset)
+        if register is not None and size == 4 and register.write is not None:
+            register.write(self, value & 0xFFFFFFFF)
+        elif offset >= CONFIG:
             self.device.write_config(offset - CONFIG, size, value)
         else:
-            self.store_register(self.registers, offset, size, value)
+            self.report_access(self.registers, offset, size, RegisterMistake.READ_ONLY)
 
     # -- state ------------------------------------------------------------------------------------
 

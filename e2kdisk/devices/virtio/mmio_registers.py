@@ -77,15 +77,13 @@ class MmioRegisters(TransportRegisters):
 
     def used_buffer(self, queue: SplitQueue) -> None:
         """Transport.used_buffer."""
-        self._interrupt(USED_BUFFER)
+        self._interrupt_status |= USED_BUFFER
+        self._irq.set(True)
 
     def config_change(self) -> None:
         """Transport.config_change."""
-        # Drivers that only look at bit 0 exist, so both reasons are given (facts: QEMU does the same).
-        self._interrupt(USED_BUFFER | CONFIG_CHANGE)
-
-    def _interrupt(self, reasons: int) -> None:
-        self._interrupt_status |= reasons
+        # Drivers that only look at bit 0 exist, so both reasons are given.
+        self._interrupt_status |= USED_BUFFER | CONFIG_CHANGE
         self._irq.set(True)
 
     def read_interrupt_status(self) -> int:
