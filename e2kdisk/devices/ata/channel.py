@@ -127,8 +127,8 @@ class AtaChannel:
     # -- what the registers do --------------------------------------------------------------------
 
     def read_byte_of_data(self) -> int:
-        """The data port is 16 bits wide; half of it tells nothing and moves nothing."""
-        return 0xFF
+        """The data port is 16 bits wide: a byte access takes a word and sees half of it (old boot loaders do that)."""
+        return 0 if self.selected is None else self.selected.read_data(2) & 0xFF
 
     def read_error(self) -> int:
         """Error; with HOB, what Feature held before."""
