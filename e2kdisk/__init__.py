@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from e2kdisk.block.disk import Disk
     from e2kdisk.block.open import open_disk
     from e2kdisk.block.policy import OpenPolicy
+    from e2kdisk.devices.ata.platform import AtaPlatform
     from e2kdisk.devices.virtio.blk import VirtioBlk
     from e2kdisk.devices.virtio.mmio import VirtioMmio
     from e2kdisk.errors import E2kDiskError, ImageError, UnsupportedFeature, UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtaPlatform",
     "Disk",
     "E2kDiskError",
     "ImageError",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AtaPlatform": "e2kdisk.devices.ata.platform",
     "Disk": "e2kdisk.block.disk",
     "E2kDiskError": "e2kdisk.errors",
     "ImageError": "e2kdisk.errors",

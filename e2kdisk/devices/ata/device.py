@@ -258,7 +258,7 @@ class AtaDevice:
         if end > transfer.end or not self.status & DRQ or transfer.to_host:
             self.report(GuestError(AtaMistake.NO_DATA, size))
             return
-        self.buffer[start:end] = value.to_bytes(size, "little")
+        self.buffer[start:end] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
         transfer.position = end
         if end == transfer.end:
             self.begin(transfer.step)
