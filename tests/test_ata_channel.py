@@ -59,6 +59,12 @@ def test_reading_status_acknowledges_but_alternate_status_does_not(ide):
     assert (ide.status, wire.level) == (OK, False)
 
 
+def test_the_bus_master_shows_the_rise_of_an_interrupt_not_its_fall(ide):
+    ide.command(0xE5)
+    ide.bench.outb(BUS_MASTER_PORT + 2, INTERRUPT)
+    assert (ide.status, ide.master_status) == (OK, 0)
+
+
 def test_a_new_command_acknowledges(ide):
     ide.command(0xE5)
     ide.command(0x30, 3, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from e2kdisk.devices.ata import state
 from e2kdisk.devices.ata.device import AtaDevice
 from e2kdisk.devices.ata.dma import DmaTransport
 from e2kdisk.devices.ata.mistakes import AtaMistake
@@ -274,20 +275,20 @@ class AtaChannel:
             "version": 1,
             "unit": self.unit,
             "device_control": self.device_control,
-            "drives": [None if drive is None else drive.save() for drive in self.drives],
+            "drives": [None if drive is None else state.save(drive) for drive in self.drives],
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, saved: dict[str, Any]) -> None:
         """Restore what save() gave. Raises ValueError for a channel with other drives."""
-        if state["version"] != 1:
-            raise ValueError(f"{self.name}: state of version {state['version']}")
-        if [saved is None for saved in state["drives"]] != [drive is None for drive in self.drives]:
+        if saved["version"] != 1:
+            raise ValueError(f"{self.name}: state of version {saved['version']}")
+        if [of_drive is None for of_drive in saved["drives"]] != [drive is None for drive in self.drives]:
             raise ValueError(f"{self.name}: this state is of a channel with other drives")
-        for drive, saved in zip(self.drives, state["drives"], strict=True):
+        for drive, of_drive in zip(self.drives, saved["drives"], strict=True):
             if drive is not None:
-                drive.load(saved)
-        self.device_control = state["device_control"]
-        self._select(state["unit"])
+                state.load(drive, of_drive)
+        self.device_control = saved["device_control"]
+        self._select(saved["unit"])
         self._update()
 
 

@@ -12,13 +12,13 @@ A drive has one command at a time. Whatever it waits for, cancel() ends it: noth
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from e2kdisk.devices.ata.commands import COMMANDS, Command, Kind, Protocol
 from e2kdisk.devices.ata.dma import DmaEnd
 from e2kdisk.devices.ata.identify import Identity
 from e2kdisk.devices.ata.mistakes import AtaMistake
+from e2kdisk.devices.ata.state import Settings
 from e2kdisk.devices.ata.task_file import (
     ABRT,
     BSY,
@@ -39,26 +39,6 @@ from e2kdisk.errors import E2kDiskError
 if TYPE_CHECKING:
     from e2kdisk.block.disk import Disk
     from e2kdisk.devices.ata.channel import AtaChannel
-
-UDMA_MODE_5 = 0x45
-"""A transfer mode as SET FEATURES names it (ATA8-ACS 7.45.8)."""
-
-
-@dataclass(slots=True)
-class Settings:
-    """What commands set and a reset may keep."""
-
-    translation: Translation
-    multiple: int = 0
-    """Sectors in a DRQ block of the MULTIPLE commands; 0 until SET MULTIPLE MODE."""
-    transfer_mode: int = UDMA_MODE_5
-    reverts: bool = False
-    """Whether a software reset restores the settings (SET FEATURES 66h, CCh)."""
-    standby: bool = False
-    smart_enabled: bool = True
-    smart_autosave: bool = True
-    self_tests: list[int] = field(default_factory=list)
-    """Sub-commands of the last off-line routines, oldest first."""
 
 
 class AtaDevice:
@@ -423,51 +403,3 @@ class AtaDevice:
                 status=self.status,
                 error=self.error,
             )
-
-    # -- state ------------------------------------------------------------------------------------
-
-    def save(self) -> dict[str, Any]:
-        """Versioned plain data; no step may be waiting for the disk, a parked request may."""
-        if self.step and not self.stopped:
-            raise RuntimeError(f"{self.channel.name}: save() with a request in flight; drain the scheduler first")
-        return {
-            "version": 1,
-            "kind": self.kind.value,
-            "task_file": self.task_file.save(),
-            "status": self.status,
-            "error": self.error,
-            "extended_error": self.extended_error,
-            "interrupt_pending": self.interrupt_pending,
-            "command": self.command.opcode,
-            "stopped": self.stopped,
-            "transfer": asdict(self.transfer),
-            "settings": asdict(self.settings),
-            "write_cache": self.disk.write_cache,
-            "kept": self.kept.hex(),
-            # What the data port can still reach; a parked write needs all of its block again.
-            "buffer": self.buffer[: self.transfer.end + self.transfer.buffered * SECTOR].hex(),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Restore what save() gave. Raises ValueError for the state of another kind or version."""
-        if (state["version"], state["kind"]) != (1, self.kind.value):
-            raise ValueError(f"{self.channel.name}: state of kind {state['kind']} version {state['version']}")
-        self.cancel()
-        self.task_file.load(state["task_file"])
-        self.status = state["status"]
-        self.error = state["error"]
-        self.extended_error = state["extended_error"]
-        self.interrupt_pending = state["interrupt_pending"]
-        self.command = COMMANDS[state["command"]]
-        self.stopped = state["stopped"]
-        transfer = dict(state["transfer"])
-        if transfer["segments"] is not None:
-            transfer["segments"] = [(address, length) for address, length in transfer["segments"]]
-        self.transfer = Transfer(**transfer)
-        settings = dict(state["settings"])
-        self.settings = Settings(**settings | {"translation": Translation(**settings["translation"])})
-        self.disk.write_cache = state["write_cache"]
-        self.kept[:] = bytes.fromhex(state["kept"])
-        buffer = bytes.fromhex(state["buffer"])
-        self.buffer[: len(buffer)] = buffer
-        self.step = self.transfer.step if self.stopped else ""
