@@ -246,6 +246,28 @@ def test_read_native_max_names_the_last_sector(ide):
     assert (ide.reg(5) << 8 | ide.reg(4), ide.reg(6) & 15, ide.reg(3)) == (4, 1, 1)
 
 
+def test_the_trace_tells_when_a_command_begins_and_what_it_moves(ide):
+    ide.pio_in(0x20, 7, 3)
+    ide.dma(0xC8, 9, 4, prds((BUFFER, 2048)))
+    ide.call(0xE7)
+    ide.pio_in(0x20, SECTORS - 2, 4)
+    events = [
+        (kind, fields["type"], fields["sector"], fields["bytes"], fields.get("status"))
+        for _, kind, fields in ide.bench.trace
+        if kind in ("submit", "request")
+    ]
+    assert events == [
+        ("submit", "READ SECTOR(S)", 7, 1536, None),
+        ("request", "READ SECTOR(S)", 7, 1536, 0),
+        ("submit", "READ DMA", 9, 2048, None),
+        ("request", "READ DMA", 9, 2048, 0),
+        ("submit", "FLUSH CACHE", 0, 0, None),
+        ("request", "FLUSH CACHE", 0, 0, 0),
+        ("submit", "READ SECTOR(S)", SECTORS - 2, 2048, None),
+        ("request", "READ SECTOR(S)", SECTORS - 2, 1024, IDNF),
+    ]
+
+
 # -- IDENTIFY ---------------------------------------------------------------------------------------
 
 

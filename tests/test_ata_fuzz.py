@@ -185,7 +185,7 @@ def drives():
 
 def reached(trace):
     """Commands that succeeded and commands that failed."""
-    requests = [(fields["type"], fields["error"] == 0) for fields in trace.requests]
+    requests = [(fields["type"], fields["status"] == 0) for fields in trace.requests]
     return {name for name, good in requests if good}, {name for name, good in requests if not good}
 
 

@@ -50,7 +50,7 @@ class Command:
     wide: bool = False
     """A 48-bit command: uses both bytes of each register."""
     media: bool = False
-    """Names sectors; after an error the registers name the first one that failed."""
+    """Names sectors, the first of which must exist; after an error the registers name the first one that failed."""
     modifies: bool = False
     """Is refused by a read-only disk."""
     multiple: bool = False
@@ -66,42 +66,24 @@ class Command:
 # -- media ------------------------------------------------------------------------------------------
 
 
-def _block(drive: AtaDevice, command: Command) -> int:
-    """Sectors in a DRQ block; 0 if SET MULTIPLE MODE is to come first."""
-    return drive.settings.multiple if command.multiple else 1
-
-
-def read_pio(drive: AtaDevice, command: Command) -> int | None:
+def read_pio(drive: AtaDevice, command: Command) -> None:
     """READ SECTOR(S), READ MULTIPLE."""
-    drive.transfer.block = _block(drive, command)
-    if not drive.transfer.block:
-        return ABRT
-    error = drive.aim(command)
-    if error == 0:
-        drive.begin("fill")
-    return error or None
+    drive.begin("fill")
 
 
-def write_pio(drive: AtaDevice, command: Command) -> int | None:
+def write_pio(drive: AtaDevice, command: Command) -> None:
     """WRITE SECTOR(S), WRITE MULTIPLE."""
-    drive.transfer.block = _block(drive, command)
-    if not drive.transfer.block:
-        return ABRT
-    error = drive.aim(command)
-    if error == 0:
-        drive.ask_block()
-    return error or None
+    drive.ask_block()
 
 
-def _whole(drive: AtaDevice, command: Command) -> int:
-    """Aim at sectors all of which must be there."""
-    transfer = drive.transfer
-    return drive.aim(command) or (IDNF if transfer.lba + transfer.left > drive.sectors else 0)
+def _whole(drive: AtaDevice) -> int:
+    """Bits of the Error register unless all sectors are there: what is not cut into blocks is done or not done."""
+    return IDNF if drive.transfer.lba + drive.transfer.left > drive.sectors else 0
 
 
 def read_dma(drive: AtaDevice, command: Command) -> int | None:
     """READ DMA."""
-    error = _whole(drive, command)
+    error = _whole(drive)
     if error == 0:
         drive.request_dma("read_dma", drive.transfer.left * SECTOR)
     return error or None
@@ -109,7 +91,7 @@ def read_dma(drive: AtaDevice, command: Command) -> int | None:
 
 def write_dma(drive: AtaDevice, command: Command) -> int | None:
     """WRITE DMA."""
-    error = _whole(drive, command)
+    error = _whole(drive)
     if error == 0:
         drive.request_dma("write_dma", drive.transfer.left * SECTOR)
     return error or None
@@ -117,7 +99,7 @@ def write_dma(drive: AtaDevice, command: Command) -> int | None:
 
 def verify(drive: AtaDevice, command: Command) -> int | None:
     """READ VERIFY SECTOR(S)."""
-    error = _whole(drive, command)
+    error = _whole(drive)
     if error == 0:
         drive.begin("verify")
     return error or None
@@ -125,15 +107,10 @@ def verify(drive: AtaDevice, command: Command) -> int | None:
 
 def erase(drive: AtaDevice, command: Command) -> int | None:
     """CFA ERASE SECTORS."""
-    error = _whole(drive, command)
+    error = _whole(drive)
     if error == 0:
         drive.begin("erase")
     return error or None
-
-
-def seek(drive: AtaDevice, command: Command) -> int:
-    """SEEK: there are no heads to move, but the sector must exist."""
-    return drive.aim(command)
 
 
 def flush(drive: AtaDevice, command: Command) -> None:
@@ -150,18 +127,14 @@ def data_set_management(drive: AtaDevice, command: Command) -> int | None:
     return None
 
 
-def translate_sector(drive: AtaDevice, command: Command) -> int | None:
+def translate_sector(drive: AtaDevice, command: Command) -> None:
     """CFA TRANSLATE SECTOR: the address in both forms, and that the sector was never erased."""
-    error = drive.aim(command)
-    if error:
-        return error
     registers = drive.task_file
     block = bytearray(SECTOR)
     block[0:4] = (registers.lba_high & 0xFF, registers.lba_mid & 0xFF, registers.device, registers.lba_low & 0xFF)
     block[4:7] = (drive.transfer.lba & 0xFFFFFF).to_bytes(3, "big")
     block[0x1A] = 1  # hot count: how often the sector has been rewritten, at least once
     drive.send(bytes(block))
-    return None
 
 
 def read_native_max(drive: AtaDevice, command: Command) -> int:
@@ -184,7 +157,7 @@ def nop(drive: AtaDevice, command: Command) -> int:
 
 
 def accept(drive: AtaDevice, command: Command) -> int:
-    """Commands with nothing to do for this drive."""
+    """Commands with nothing left to do for this drive: there are no heads, and that a sector exists is known."""
     return 0
 
 
@@ -315,7 +288,7 @@ _add((0xE7, 0xEA), "FLUSH CACHE", flush, "ATA8-ACS 7.13")
 _add(0x06, "DATA SET MANAGEMENT", data_set_management, "ATA8-ACS2 7.10", _DMA, modifies=True)
 
 _add(tuple(range(0x10, 0x20)), "RECALIBRATE", accept, "ATA-3 7.17")
-_add(tuple(range(0x70, 0x80)), "SEEK", seek, "ATA/ATAPI-6 8.35", media=True)
+_add(tuple(range(0x70, 0x80)), "SEEK", accept, "ATA/ATAPI-6 8.35", media=True)
 _add(0xF8, "READ NATIVE MAX ADDRESS", read_native_max, "ATA8-ACS 7.32")
 _add(0x27, "READ NATIVE MAX ADDRESS EXT", read_native_max, "ATA8-ACS 7.33", wide=True)
 

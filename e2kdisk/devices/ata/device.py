@@ -107,6 +107,8 @@ class AtaDevice:
         self.error = 0
         self.command = command
         error = self._refuse(command)
+        if self.channel.trace is not None:
+            self._trace("submit")
         if error == 0:
             outcome = command.run(self, command)
             if outcome is None:
@@ -120,18 +122,20 @@ class AtaDevice:
             return ABRT
         if command.modifies and self.disk.read_only:
             return ABRT
-        if command.media:
-            self.settings.standby = False
-        return 0
+        if command.multiple and not self.settings.multiple:
+            return ABRT
+        return self._aim(command) if command.media else 0
 
-    def aim(self, command: Command) -> int:
+    def _aim(self, command: Command) -> int:
         """Find out which sectors a command is about; bits of the Error register."""
         transfer = self.transfer
+        self.settings.standby = False
         lba = self.task_file.address(command.wide, self.settings.translation)
         if lba is None or lba >= self.sectors:
             return IDNF
-        transfer.lba = lba
-        transfer.left = self.task_file.sectors(command.wide)
+        transfer.first = transfer.lba = lba
+        transfer.count = transfer.left = self.task_file.sectors(command.wide)
+        transfer.block = self.settings.multiple if command.multiple else 1
         return 0
 
     def complete(self, error: int = 0, *, interrupt: bool = True) -> None:
@@ -145,7 +149,8 @@ class AtaDevice:
         else:
             self.status = DRDY | DSC if self.command.dsc else DRDY
             self.extended_error = 0
-        self._trace_request()
+        if self.channel.trace is not None:
+            self._trace("request", status=error)
         if interrupt:
             self.interrupt()
 
@@ -390,16 +395,17 @@ class AtaDevice:
         """Put a host's mistake into the trace."""
         self.channel.report(mistake, self.place)
 
-    def _trace_request(self) -> None:
-        trace = self.channel.trace
-        if trace is not None:
-            trace.event(
-                self.channel.name,
-                "request",
-                drive=self.place,
-                type=self.command.name,
-                sector=self.transfer.lba,
-                left=self.transfer.left,
-                status=self.status,
-                error=self.error,
-            )
+    def _trace(self, kind: str, **fields: object) -> None:
+        """Put the command into the trace, when it begins ("submit") and when it ends ("request")."""
+        assert self.channel.trace is not None
+        transfer = self.transfer
+        left = transfer.left if kind == "request" else 0  # a request says what it has moved
+        self.channel.trace.event(
+            self.channel.name,
+            kind,
+            drive=self.place,
+            type=self.command.name,
+            sector=transfer.first,
+            bytes=(transfer.count - left) * SECTOR if self.command.media else transfer.length,
+            **fields,
+        )

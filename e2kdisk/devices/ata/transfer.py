@@ -40,6 +40,10 @@ TRIM_RANGE = Struct("<Q")
 class Transfer:
     """Where a command that moves data stands."""
 
+    first: int = 0
+    """The sector that the command named."""
+    count: int = 0
+    """Sectors that it asked for."""
     lba: int = 0
     """Next sector on the disk."""
     left: int = 0
