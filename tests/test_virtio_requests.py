@@ -212,6 +212,7 @@ def test_the_cache_switched_off_makes_each_write_durable(driver, monkeypatch):
 def test_each_request_is_in_the_trace(driver):
     driver.read(5, 2)
     driver.call(99)
+    assert all(driver.memory.target(fields.pop("status_at"), 1) is not None for fields in driver.trace.requests)
     assert driver.trace.requests == [
         {"type": "IN", "sector": 5, "bytes": 1024, "status": OK, "head": 0},
         {"type": "0x63", "sector": 0, "bytes": 0, "status": UNSUPP, "head": 0},
