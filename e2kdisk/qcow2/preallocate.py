@@ -17,7 +17,7 @@ PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 
 _CHUNK_BYTES = 64 << 20
 _PIECE_BYTES = 2 << 20
-"""Zeros of an encrypted disk go out in requests of this size."""
+"""Zeros that must be written go out in requests of this size."""
 
 
 async def preallocate(image: Qcow2Image, offset: int, length: int, mode: str) -> None:
@@ -46,11 +46,13 @@ async def preallocate(image: Qcow2Image, offset: int, length: int, mode: str) ->
         try:
             size = claim.clusters << geometry.cluster_bits
             if mode == "full":
-                await image.file.write_zeroes(claim.host, size, unmap=False)
+                for start in range(0, size, _PIECE_BYTES):
+                    await image.file.write(claim.host + start, zero_iov(min(_PIECE_BYTES, size - start)))
+            elif not claim.fresh:
+                # Space that was used before still holds what was in it.
+                await image.file.write_zeroes(claim.host, size, unmap=mode == "metadata")
             elif mode == "falloc":
                 await image.file.reserve(claim.host, size)
-            elif not claim.fresh:
-                await image.file.write_zeroes(claim.host, size, unmap=True)
             else:
                 # The file must reach to the end of its last cluster: others see no hole past it.
                 await image.file.write(
