@@ -11,6 +11,7 @@ from e2kdisk.aio import Scheduler
 from e2kdisk.block.open import open_disk
 from e2kdisk.errors import CorruptImage, ImageError, UsageError
 from e2kdisk.qcow2 import layout
+from e2kdisk.qcow2.amend import AmendOptions, amend
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.overlap import TEMPLATES
 from e2kdisk.qcow2.vm_state import read_vm_state, write_vm_state
@@ -100,6 +101,82 @@ def test_an_entry_that_leads_to_metadata_is_not_written_through(template: str, k
         put(image, 512, b"wild" * 128)
     assert image.file.data[place : place + CLUSTER] == data[place : place + CLUSTER]
     assert header_of(bytes(image.file.data)).incompatible_features & layout.INCOMPAT_CORRUPT
+
+
+POINTERS: dict[str, Callable[[bytes], int]] = {
+    "active L1 table": lambda data: 40,
+    "refcount table": lambda data: 48,
+    "snapshot table": lambda data: 64,
+    "active L2 table": lambda data: header_of(data).l1_table_offset,
+    "refcount block": lambda data: header_of(data).refcount_table_offset,
+    "inactive L1 table": lambda data: header_of(data).snapshots_offset,
+    "inactive L2 table": lambda data: u64(data, header_of(data).snapshots_offset),
+}
+"""Where the offset of each structure stands."""
+
+
+def misplaced(kind: str, other: str) -> bytes:
+    """An image that says of a structure that it lies where another one does."""
+    data = bytearray(with_everything())
+    place = POINTERS[kind](bytes(data))
+    flags = u64(data, place) & layout.COPIED
+    struct.pack_into(">Q", data, place, WHERE[other](bytes(data)) | flags)
+    return bytes(data)
+
+
+NOT_SEEN_AT_ONCE = {
+    ("active L1 table", "active L2 table"),
+    ("active L1 table", "inactive L2 table"),
+    ("refcount table", "inactive L2 table"),
+    ("active L2 table", "header"),
+    ("active L2 table", "inactive L2 table"),
+    ("refcount block", "header"),
+    ("refcount block", "inactive L2 table"),
+    ("snapshot table", "inactive L1 table"),
+    ("inactive L1 table", "inactive L2 table"),
+}
+"""Not seen when the image is opened: the pointer hides what it points to, or what is there is read as nothing."""
+
+
+@pytest.mark.needs("qemu-utils")
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        (kind, other)
+        for kind in POINTERS
+        for other in WHERE
+        if kind not in (other, "inactive L2 table") and (kind, other) not in NOT_SEEN_AT_ONCE
+    ],
+)
+def test_an_image_with_two_structures_in_one_place_is_not_opened_for_writing(
+    kind: str, other: str, tmp_path: Path
+) -> None:
+    """qemu-img check calls each corrupt; qemu-io 7.2 finds some of them while it writes, and writes into others."""
+    data = misplaced(kind, other)
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(data)
+    assert oracles.run("qemu-img", "check", path, check=False).returncode in (1, 2)
+    for template in ("cached", "all"):
+        with pytest.raises(ImageError), open_disk(path, overlap_check=template):
+            pass
+    assert path.read_bytes() == data, "refused, but changed"
+
+
+@pytest.mark.parametrize("other", [other for other in WHERE if "L2" not in other and other != "header"])
+def test_a_snapshot_whose_l2_table_is_another_structure_is_neither_applied_nor_changed(other: str) -> None:
+    data = misplaced("inactive L2 table", other)
+    for act in (
+        lambda image: image.snapshots.apply("s"),
+        lambda image: image.snapshots.delete("s"),
+        lambda image: amend(image, AmendOptions(version=2)),
+    ):
+        image = reopened(data)
+        place = WHERE[other](data)
+        with pytest.raises(CorruptImage, match=other):
+            image.scheduler.run(act(image))
+        assert image.file.data[place : place + CLUSTER] == data[place : place + CLUSTER]
+        put(image, 0, b"goes on!" * 64)
+        assert get(image, 0, 512) == b"goes on!" * 64
 
 
 @pytest.mark.needs("qemu-utils")

@@ -151,6 +151,8 @@ class Qcow2Image(Node):
         await image.bitmaps.load(disk_header or header)
         if not file.read_only:
             await image.guard_structures()
+            if guard.conflict is not None:
+                raise CorruptImage(image.name, "", f"{guard.conflict}; it can be read, and perhaps repaired")
             await claim_features(image)
             await image.bitmaps.claim()
         return image
@@ -158,7 +160,7 @@ class Qcow2Image(Node):
     async def guard_structures(self) -> None:
         """Tell the overlap guard anew where all metadata lies; after anything that moved whole tables."""
         guard = self.guard
-        guard.clusters.clear()
+        guard.clear()
         guard.add("header", 0, 1)
         self.refcounts.guard_structures()
         self.mapping.guard_structures()

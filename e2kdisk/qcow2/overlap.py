@@ -1,7 +1,8 @@
 """Overlap checks: guest data and new clusters must never land on metadata (QCOW2_OL_* of later QEMU).
 
 Broken refcounts make an allocator hand out clusters that are in use; a broken L2 entry leads a write to a
-table. Both are found before the write: the image is marked corrupt and no further write is let through.
+table. Both are found before the write: the image is marked corrupt and no further write is let through. Two tables
+in one place are found when the image is opened, and it is not opened for writing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ TEMPLATES: dict[str, frozenset[str]] = {
 """What each overlap-check template guards; names as in error messages."""
 
 
+_SHARED = {"active L2 table", "inactive L2 table"}
+"""The disk and its snapshots may have L2 tables in common."""
+
+
 class OverlapGuard:
     """The clusters of one image that hold metadata, by number."""
 
@@ -34,11 +39,21 @@ class OverlapGuard:
         self._kinds = TEMPLATES[template]
         self.clusters: dict[int, str] = {}
         """Guarded clusters; read-only for others. The hot path looks here itself."""
+        self.conflict: str | None = None
+        """Two structures that were found in one place: writing one would destroy the other."""
+
+    def clear(self) -> None:
+        """Forget all, to be told anew."""
+        self.clusters.clear()
+        self.conflict = None
 
     def add(self, kind: str, offset: int, length: int) -> None:
         """Guard the clusters of a structure, as the template says."""
         if kind in self._kinds and length > 0:
             for cluster in range(offset >> self._bits, (offset + length - 1 >> self._bits) + 1):
+                other = self.clusters.get(cluster)
+                if other is not None and not (other in _SHARED and kind in _SHARED):
+                    self.conflict = f"{kind} at {offset:#x}: the {other} lies there"
                 self.clusters[cluster] = kind
 
     def remove(self, offset: int, length: int) -> None:
@@ -46,6 +61,11 @@ class OverlapGuard:
         if length > 0:
             for cluster in range(offset >> self._bits, (offset + length - 1 >> self._bits) + 1):
                 self.clusters.pop(cluster, None)
+
+    def instead_of_l2_table(self, offset: int) -> str | None:
+        """The kind of metadata that lies where an L1 entry says that an L2 table does, None if all is well."""
+        kind = self.clusters.get(offset >> self._bits)
+        return None if kind in _SHARED else kind
 
     def guards(self, kind: str) -> bool:
         """Whether the template guards a kind: if not, nobody need collect where it lies."""

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from e2kdisk.errors import ImageError
+from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.entries import Entries64, pack64
 from e2kdisk.qcow2.geometry import HostOffset
@@ -36,6 +36,9 @@ async def l2_tables(image: Qcow2Image, l1: array[int]) -> AsyncIterator[tuple[in
             continue
         if offset & geometry.cluster_mask or offset >= image.file.size:
             raise ImageError(image.name, f"L1 entry {index}", f"{l1_entry:#x} is not the offset of an L2 table")
+        other = image.guard.instead_of_l2_table(offset)
+        if other is not None:
+            raise CorruptImage(image.name, f"L1 entry {index}", f"L2 table at {offset:#x}: the {other} lies there")
         yield index, offset, await read_entries(image, offset, geometry.l2_entries)
 
 
