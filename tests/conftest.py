@@ -1,5 +1,6 @@
 """What every test may ask for: tiers, Debian's programs as oracles, images made by qemu-img."""
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -10,14 +11,23 @@ from hypothesis import HealthCheck, settings
 
 from tests import oracles
 
+COUNTED = "counted: "
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --tier."""
+    """Add --tier and --crash-states."""
     parser.addoption(
         "--tier",
         choices=("fast", "slow", "all"),
         default="fast",
         help="fast (default): without the tests marked slow; slow: only those; all: both",
+    )
+    parser.addoption(
+        "--crash-states",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="how many contents after a power cut the slow tests of tests/test_engine_crash.py try (default 20000)",
     )
 
 
@@ -51,6 +61,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(wanted) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
         items[:] = wanted
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Add up what tests have counted, with the fixture `counted`."""
+    sums: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for what, number in report.user_properties:
+            if what.startswith(COUNTED):
+                sums[what.removeprefix(COUNTED)] += number
+    for what, number in sums.items():
+        terminalreporter.write_line(f"{number:,} {what}")
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Call `counted("crash states", 100)`: the sums over all tests are printed at the end of the run."""
+    return lambda what, number: record_property(COUNTED + what, number)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
