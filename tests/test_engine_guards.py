@@ -125,6 +125,7 @@ def misplaced(kind: str, other: str) -> bytes:
 
 
 NOT_SEEN_AT_ONCE = {
+    ("refcount table", "refcount block"),
     ("active L1 table", "active L2 table"),
     ("active L1 table", "inactive L2 table"),
     ("refcount table", "inactive L2 table"),

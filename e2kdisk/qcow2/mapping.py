@@ -281,8 +281,9 @@ class Mapping:
         """Tell the overlap guard where the L1 table and the L2 tables lie."""
         self._guard.add("active L1 table", self.l1.offset, len(self.l1.values) * 8)
         for entry in self.l1.values:
-            if entry & layout.OFFSET_MASK:
-                self._guard.add("active L2 table", entry & layout.OFFSET_MASK, self._geometry.cluster_size)
+            offset = entry & layout.OFFSET_MASK
+            if offset and not offset & self._geometry.cluster_mask:
+                self._guard.add("active L2 table", offset, self._geometry.cluster_size)
 
     def forget_slices(self, index: int) -> None:
         """Drop what is cached of one L2 table: its bytes in the file have been changed, or are another table's."""

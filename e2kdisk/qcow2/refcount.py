@@ -104,8 +104,9 @@ class RefcountTable:
         """Tell the overlap guard where the refcount structures lie."""
         self._guard.add("refcount table", self.table.offset, len(self.table.values) * 8)
         for entry in self.table.values:
-            if entry:
-                self._guard.add("refcount block", entry & layout.REFTABLE_OFFSET_MASK, self._geometry.cluster_size)
+            # An entry that is no offset of a cluster names no block: whoever needs it says so.
+            if entry and not entry & self._geometry.cluster_mask:
+                self._guard.add("refcount block", entry, self._geometry.cluster_size)
 
     def _need_free(self, offset: int, clusters: int) -> None:
         """Refuse clusters that hold metadata, whatever their refcounts say."""
