@@ -10,7 +10,7 @@ import gc
 import types
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -74,8 +74,10 @@ class _Fingerprint:
             case array():
                 return [thing.tobytes()]
             case list() | tuple() | deque():
-                return list(thing)
+                return [str(thing)] if _all_plain(thing) else list(thing)
             case dict():
+                if _all_plain(thing) and _all_plain(thing.values()):
+                    return [str(thing)]
                 return [part for pair in thing.items() for part in pair]
             case set() | frozenset():
                 return sorted(thing, key=repr)
@@ -121,6 +123,10 @@ class _Fingerprint:
         names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
         values = [getattr(thing, name, None) for name in names]
         return [*values, *(part for pair in sorted(getattr(thing, "__dict__", {}).items()) for part in pair)]
+
+
+def _all_plain(things: Iterable[object]) -> bool:
+    return all(isinstance(thing, _PLAIN) for thing in things)
 
 
 # -- search ------------------------------------------------------------------------------------------
