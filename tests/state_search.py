@@ -10,7 +10,7 @@ import gc
 import types
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -36,48 +36,40 @@ class _Fingerprint:
     """Writes the graph of objects down, each object once, numbered in the order of the walk."""
 
     def __init__(self) -> None:
-        self.tokens: list[bytes] = []
+        self.tokens: list[str] = []
         self.numbers: dict[int, int] = {}
         self.kept: list[object] = []
         """Objects made by the walk: their ids must not be used again."""
 
     def of(self, roots: tuple[object, ...]) -> bytes:
-        stack: list[object] = list(reversed(roots))
+        stack: list[object] = [roots]
         while stack:
             thing = stack.pop()
-            if isinstance(thing, _PLAIN):
-                long = isinstance(thing, bytes) and len(thing) > 32
-                self.token(type(thing).__name__, blake2b(thing, digest_size=16).digest() if long else thing)
-                continue
             number = self.numbers.get(id(thing))
             if number is not None:
-                self.token("seen", number)
+                self.tokens.append(f"seen {number}")
                 continue
             self.numbers[id(thing)] = len(self.numbers)
-            self.token(type(thing).__name__)
             parts = self.parts(thing)
-            self.token(len(parts))
-            stack.extend(reversed(parts))
-        return blake2b(b"\0".join(self.tokens), digest_size=16).digest()
-
-    def token(self, *words: object) -> None:
-        self.tokens.append(repr(words).encode())
+            # Plain values stand here at once, in their places; the others follow.
+            row = [part if isinstance(part, _PLAIN) else ... for part in parts]
+            self.tokens.append(f"{type(thing).__name__} {row!r}")
+            stack.extend([part for part in reversed(parts) if not isinstance(part, _PLAIN)])
+        return _digest("\0".join(self.tokens).encode())
 
     def parts(self, thing: Any) -> Sequence[object]:  # noqa: C901, PLR0912  (one line for each kind of object)
         match thing:
             case LabFile():
-                return [bytes(thing.data)]
+                return [_digest(thing.data)]
             case bytearray():
-                return [bytes(thing)]
+                return [_digest(thing)]
             case memoryview():
-                return [thing.obj, thing.tobytes()]
+                return [None if thing.readonly else thing.obj, _digest(thing)]
             case array():
-                return [thing.tobytes()]
+                return [_digest(thing)]
             case list() | tuple() | deque():
-                return [str(thing)] if _all_plain(thing) else list(thing)
+                return thing
             case dict():
-                if _all_plain(thing) and _all_plain(thing.values()):
-                    return [str(thing)]
                 return [part for pair in thing.items() for part in pair]
             case set() | frozenset():
                 return sorted(thing, key=repr)
@@ -125,8 +117,8 @@ class _Fingerprint:
         return [*values, *(part for pair in sorted(getattr(thing, "__dict__", {}).items()) for part in pair)]
 
 
-def _all_plain(things: Iterable[object]) -> bool:
-    return all(isinstance(thing, _PLAIN) for thing in things)
+def _digest(data: bytes | bytearray | memoryview | array[int]) -> bytes:
+    return blake2b(data, digest_size=16).digest()
 
 
 # -- search ------------------------------------------------------------------------------------------
