@@ -16,6 +16,7 @@ import pytest
 from e2kdisk.aio import Scheduler
 from e2kdisk.aio.simulated import SimulatedEngine, oldest_first
 from e2kdisk.qcow2.amend import AmendOptions, amend
+from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.preallocate import preallocate
 from tests.engine_lab import below, new_image, put
 from tests.qcow2_model import LabFile, check_bytes, open_image, orders, read_all
@@ -63,12 +64,13 @@ APPLY = Ask(lambda image: image.snapshots.apply("old"), 0, SIZE, SNAP)
 FLUSH = Ask(lambda image: image.flush())
 GROW = Ask(lambda image: image.truncate(SIZE + (5 << 20)))
 WIDEN = Ask(lambda image: amend(image, AmendOptions(refcount_bits=64)))
+DOWNGRADE = Ask(lambda image: amend(image, AmendOptions(version=2)))
 PREALLOCATE = Ask(lambda image: preallocate(image, 0, SIZE, "metadata"))
 
 
 def build(prepare: Callable[[Any], None], size: int = SIZE, **options: Any) -> bytes:
     file = new_image(size, **{"cluster_size": CLUSTER, **options})
-    image = open_image(file)
+    image = open_image(file, below(file.scheduler, BELOW if "backing_file" in options else None))
     prepare(image)
     file.scheduler.run(image.close())
     return bytes(file.data)
@@ -124,6 +126,22 @@ def empty() -> bytes:
 
 
 @cache
+def zeroed() -> bytes:
+    """Zero clusters, in a table that a snapshot shares and in one of the disk's own, over a backing file."""
+
+    def prepare(image: Any) -> None:
+        put(image, 0, bytes([SNAP]) * SIZE)
+        image.scheduler.run(image.write_zeroes(4 * CLUSTER, 4 * CLUSTER))
+        image.scheduler.run(image.snapshots.create("old"))
+        image.scheduler.run(image.write_zeroes(0, 3 * CLUSTER))
+
+    return build(prepare, backing_file="base", backing_format="raw")
+
+
+BELOW = bytes([0xBB]) * SIZE
+
+
+@cache
 def full_table() -> bytes:
     """64-bit refcounts, 512-byte clusters: 64 counts to a block, 64 blocks in the table, nearly all of them used."""
     size = 4200 * 512
@@ -157,6 +175,11 @@ SCENARIOS: dict[str, tuple[Callable[[], bytes], list[Ask]]] = {
     ),
     "the L1 table grows": (filled, [write(1, 0, 3 * K), GROW, write(2, K, 700), discard(6 * K, 9 * K)]),
     "refcounts widen": (half_shared, [write(1, 19 * K, 2 * K), WIDEN, discard(0, 9 * K), write(2, 20 * K + 100, 900)]),
+    "zeroes among writes in place": (filled, [write(1, 0, 2 * K), zero(0, 3 * K), write(2, K + 100, 700), FLUSH]),
+    "back to version 2": (
+        zeroed,
+        [write(1, 100, 2 * K), DOWNGRADE, zero(5 * K, 30 * K, unmap=True), discard(0, 9 * K)],
+    ),
     "preallocation": (empty, [write(1, 0, 2 * K), PREALLOCATE, write(2, K + 9, 700), zero(8 * K, 2 * K)]),
 }
 
@@ -183,7 +206,7 @@ def judge(found: bytes, may: Sequence[set[int]], what: str) -> None:
 def run(start: bytes, asks: Sequence[Ask], choose: Choose) -> None:
     scheduler = Scheduler()
     file = LabFile(scheduler, start)
-    image = open_image(file)
+    image = opened(file)
     base = shown(start)
     image.mapping.slices.limit = 2
     image.refcounts.blocks.limit = 4
@@ -224,20 +247,26 @@ def run(start: bytes, asks: Sequence[Ask], choose: Choose) -> None:
     scheduler.run(image.close())
     check_bytes(file.data)
     file.engine = None
-    again = open_image(LabFile(scheduler, file.data, read_only=True))
+    again = opened(LabFile(scheduler, file.data, read_only=True))
     assert bytes(read_all(again))[: len(base)] == final
     for snapshot in again.snapshots.all():
-        view = open_image(LabFile(scheduler, file.data, read_only=True), below(scheduler, None), snapshot=snapshot.id)
+        view = opened(LabFile(scheduler, file.data, read_only=True), snapshot=snapshot.id)
         content = bytes(read_all(view))
         if snapshot.name == "new":
             judge(content[: len(base)], sectors(asks, base, final=False), "the snapshot")
         else:
-            assert set(content) <= {SNAP, OLD}
+            assert set(content) <= {SNAP, OLD, *([0] if start == zeroed() else [])}
 
 
 @cache
 def shown(start: bytes) -> bytes:
-    return bytes(read_all(open_image(LabFile(Scheduler(), start, read_only=True))))
+    return bytes(read_all(opened(LabFile(Scheduler(), start, read_only=True))))
+
+
+def opened(file: LabFile, **extras: Any) -> Any:
+    """The image in a file, over BELOW if it names a backing file."""
+    named = Header.parse("t", bytes(file.data[:CLUSTER])).backing_file
+    return open_image(file, below(file.scheduler, BELOW if named else None), **extras)
 
 
 Counted = Callable[[str, int], None]

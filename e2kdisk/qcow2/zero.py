@@ -38,8 +38,8 @@ class ZeroAndDiscard:
                 return self._empty_entry(entry)
             return entry | layout.ZERO
 
-        await self._change_entries(start, end, zeroed)
-        await self._write_zero_bytes(end, offset + length - end)
+        done = await self._change_entries(start, end, zeroed, while_=self._can_zero_by_entry)
+        await self._write_zero_bytes(done, offset + length - done)
 
     async def discard(self, offset: GuestOffset, length: int) -> None:
         """Unmap the whole clusters within; they read as zeros and never show what the backing file has."""
@@ -47,7 +47,7 @@ class ZeroAndDiscard:
             return  # version 2 over a backing file has no way to say "zeros": the hint is not taken
         start, end = self._whole_clusters(offset, length)
         if start < end:
-            await self._change_entries(start, end, self._empty_entry)
+            await self._change_entries(start, end, self._empty_entry, while_=self._can_zero_by_entry)
 
     async def unmap(self, offset: GuestOffset, length: int) -> None:
         """Make whole clusters unallocated, whatever shows through then: for what is behind the end of the disk."""
@@ -71,8 +71,13 @@ class ZeroAndDiscard:
         end = geometry.round_up(end) if end == image.size else geometry.round_down(end)
         return GuestOffset(geometry.round_up(offset)), GuestOffset(end)
 
-    async def _change_entries(self, start: int, end: int, change: Callable[[int], int]) -> None:
-        """Map each L2 entry of a cluster range to a new one; what an entry no longer names is released."""
+    async def _change_entries(
+        self, start: int, end: int, change: Callable[[int], int], *, while_: Callable[[], bool] = lambda: True
+    ) -> int:
+        """Map each L2 entry of a cluster range to a new one; what an entry no longer names is released.
+
+        Returns how far it came: an amend between two slices may have made the image one where `while_` is false.
+        """
         image = self._image
         geometry = image.geometry
         offset = start
@@ -81,9 +86,12 @@ class ZeroAndDiscard:
             part_end = min(end, slice_end)
             # The lock is taken anew for each slice: a discard of a large disk must not stop everybody else.
             async with image.lock:
+                if not while_():
+                    break
                 await self._change_slice(GuestOffset(offset), part_end - offset, change)
             offset = part_end
             await image._relieve()
+        return offset
 
     async def _change_slice(self, offset: GuestOffset, length: int, change: Callable[[int], int]) -> None:
         image = self._image
