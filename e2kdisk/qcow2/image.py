@@ -28,6 +28,7 @@ from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_file import HeaderWriter
 from e2kdisk.qcow2.inflight import InFlight
 from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES, Allocated, Compressed, Extent, Mapping, Unallocated, Zero
+from e2kdisk.qcow2.metadata import Metadata
 from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.packing import Packing
 from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, RefcountTable
@@ -133,9 +134,10 @@ class Qcow2Image(Node):
         order, guard = image.order, image.guard
         order.add(image.writer)
         # The order of these two is the order of the stages: counts before pointers.
-        refcounts = await RefcountTable.open(file, header, image.writer, geometry, order, guard)
+        metadata = Metadata(file, header, image.writer, geometry, order, guard)
+        refcounts = await RefcountTable.open(metadata)
         l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size, "l1")
-        mapping = Mapping(file, header, image.writer, geometry, order, guard, refcounts, l1, l2_cache_bytes)
+        mapping = Mapping(metadata, refcounts, l1, l2_cache_bytes)
         refcounts.in_use = image.inflight.overlaps
         refcounts.on_release = image._forget_contents
         image.refcounts, image.mapping, image.packing = refcounts, mapping, Packing(geometry, refcounts, file.event)

@@ -12,18 +12,14 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
-from e2kdisk.block.node import Node
 from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.cache import Table, TableCache
 from e2kdisk.qcow2.entries import Entries64, pack64
-from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
-from e2kdisk.qcow2.header import Header
-from e2kdisk.qcow2.header_file import HeaderWriter
-from e2kdisk.qcow2.overlap import OverlapGuard
+from e2kdisk.qcow2.geometry import GuestOffset, HostOffset
+from e2kdisk.qcow2.metadata import Metadata
 from e2kdisk.qcow2.refcount import RefcountTable
 from e2kdisk.qcow2.table import ResidentTable
-from e2kdisk.qcow2.write_order import WriteOrder
 
 DEFAULT_L2_CACHE_BYTES = 32 << 20
 """Enough to map 256 GiB at 64 KiB clusters."""
@@ -81,22 +77,18 @@ class Mapping:
 
     def __init__(
         self,
-        file: Node,
-        header: Header,
-        writer: HeaderWriter,
-        geometry: Geometry,
-        order: WriteOrder,
-        guard: OverlapGuard,
+        metadata: Metadata,
         refcounts: RefcountTable,
         l1: ResidentTable,
         l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES,
     ) -> None:
+        file, geometry, order = metadata.file, metadata.geometry, metadata.order
         self._file = file
-        self._header = header
-        self._writer = writer
+        self._header = metadata.header
+        self._writer = metadata.writer
         self._geometry = geometry
         self._order = order
-        self._guard = guard
+        self._guard = metadata.guard
         self._refcounts = refcounts
         self.l1 = l1
         self.slices: TableCache[Entries64] = TableCache(

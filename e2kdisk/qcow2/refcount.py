@@ -15,18 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from e2kdisk.block.node import Node
 from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.cache import Table, TableCache
 from e2kdisk.qcow2.entries import Refcounts, decode_refcounts, pack64
 from e2kdisk.qcow2.free_search import FreeSearch
 from e2kdisk.qcow2.geometry import Geometry, HostOffset
-from e2kdisk.qcow2.header import Header
-from e2kdisk.qcow2.header_file import HeaderWriter
-from e2kdisk.qcow2.overlap import OverlapGuard
+from e2kdisk.qcow2.metadata import Metadata
 from e2kdisk.qcow2.table import ResidentTable
-from e2kdisk.qcow2.write_order import WriteOrder
 
 DEFAULT_CACHE_BYTES = 1 << 20
 """Refcount blocks in memory; at least four, so that growing the table never evicts what it works on."""
@@ -49,22 +45,14 @@ class PendingFree:
 class RefcountTable:
     """Refcounts of one open image."""
 
-    def __init__(
-        self,
-        file: Node,
-        header: Header,
-        writer: HeaderWriter,
-        geometry: Geometry,
-        order: WriteOrder,
-        guard: OverlapGuard,
-        table: ResidentTable,
-    ) -> None:
+    def __init__(self, metadata: Metadata, table: ResidentTable) -> None:
+        file, geometry, order = metadata.file, metadata.geometry, metadata.order
         self._file = file
-        self._header = header
-        self._writer = writer
+        self._header = metadata.header
+        self._writer = metadata.writer
         self._geometry = geometry
         self._order = order
-        self._guard = guard
+        self._guard = metadata.guard
         self.table = table
         self.blocks: TableCache[Refcounts] = TableCache(
             file,
@@ -86,19 +74,12 @@ class RefcountTable:
         """Nothing at or after this offset has ever been written: a cluster allocated there is a hole of zeros."""
 
     @classmethod
-    async def open(
-        cls,
-        file: Node,
-        header: Header,
-        writer: HeaderWriter,
-        geometry: Geometry,
-        order: WriteOrder,
-        guard: OverlapGuard,
-    ) -> RefcountTable:
+    async def open(cls, metadata: Metadata) -> RefcountTable:
         """Read the refcount table, whose limits have been checked (reference: qcow2_refcount_init)."""
-        entries = header.refcount_table_clusters << geometry.cluster_bits >> 3
-        table = await ResidentTable.read(file, HostOffset(header.refcount_table_offset), entries, "reftable")
-        return cls(file, header, writer, geometry, order, guard, table)
+        header = metadata.header
+        entries = header.refcount_table_clusters << metadata.geometry.cluster_bits >> 3
+        offset = HostOffset(header.refcount_table_offset)
+        return cls(metadata, await ResidentTable.read(metadata.file, offset, entries, "reftable"))
 
     def guard_structures(self) -> None:
         """Tell the overlap guard where the refcount structures lie."""
