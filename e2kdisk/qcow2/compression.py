@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -19,6 +19,12 @@ from e2kdisk.qcow2.mapping import Compressed
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 
+Buffer = bytes | bytearray
+Run = list[tuple[Compressed, IoVec]]
+"""Compressed clusters that follow each other on the disk, and where each belongs."""
+Packed = deque[tuple[tuple[Compressed, IoVec], memoryview]]
+"""The same, with the compressed bytes."""
+
 _CACHE_BYTES = 4 << 20
 
 AT_ONCE = 64
@@ -28,35 +34,23 @@ FOR_THREADS = 4
 
 
 @cache
-def _inflate() -> Callable[[bytearray, int], bytes]:
+def _inflate() -> Callable[[memoryview, int], Buffer]:
     """The fastest installed way to decompress raw deflate data that may be followed by something else."""
     try:
         from deflate import DeflateError, deflate_decompress
     except ImportError:
         return _inflate_zlib
 
-    def inflate(raw: bytearray, size: int) -> bytes:
+    def inflate(raw: memoryview, size: int) -> Buffer:
         try:
-            return bytes(deflate_decompress(raw, size))
+            return deflate_decompress(raw, size)
         except DeflateError as error:
             raise zlib.error(str(error)) from None
 
     return inflate
 
 
-def _inflate_all(raw: list[bytearray], size: int) -> list[bytes | str]:
-    """Decompress each; the text of an error in place of what is broken. Runs on any thread."""
-    inflate = _inflate()
-    results: list[bytes | str] = []
-    for item in raw:
-        try:
-            results.append(inflate(item, size))
-        except zlib.error as error:
-            results.append(str(error))
-    return results
-
-
-def _inflate_zlib(raw: bytearray, size: int) -> bytes:
+def _inflate_zlib(raw: memoryview, size: int) -> Buffer:
     return zlib.decompressobj(-15).decompress(raw, size)
 
 
@@ -66,15 +60,15 @@ class Decompressor:
     def __init__(self, file: Node, geometry: Geometry) -> None:
         self._file = file
         self._geometry = geometry
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._cache: OrderedDict[int, Buffer] = OrderedDict()
         self._limit = max(1, _CACHE_BYTES // geometry.cluster_size)
 
-    async def cluster(self, entry: int) -> bytes:
+    async def cluster(self, entry: int) -> Buffer:
         """The contents of the cluster that an L2 entry describes. Raises ImageError when they are broken."""
         data = self._cache.get(entry)
         if data is None:
-            raw = await self._read(entry)
-            data = self._checked(entry, _inflate_all([raw], self._geometry.cluster_size)[0])
+            (raw,) = await self._read([entry])
+            data = self._contents(entry, raw)
             self._cache[entry] = data
             if len(self._cache) > self._limit:
                 self._cache.popitem(last=False)
@@ -82,38 +76,63 @@ class Decompressor:
             self._cache.move_to_end(entry)
         return data
 
-    async def clusters(self, entries: list[int]) -> list[bytes]:
-        """The contents of several clusters, the work shared by two threads; nothing is remembered.
+    async def clusters(self, run: Run) -> None:
+        """Fill the views of several clusters, the work shared by two threads; nothing is remembered. Raises ImageError.
 
-        Each thread is sent its whole share at once: waking one costs as much as decompressing a small cluster.
+        Each thread takes the next cluster until none is left: one that wakes up late holds nobody up. The second half
+        is read while the first is decompressed.
         """
-        middle = (len(entries) + 1) // 2
-        shares = [self._share(part) for part in (entries[:middle], entries[middle:]) if part]
-        return [data for share in await gather(self._file.scheduler, shares) for data in share]
+        middle = (len(run) + 1) // 2
+        todo: Packed = deque()
+        await gather(self._file.scheduler, [self._half(half, todo) for half in (run[:middle], run[middle:])])
 
-    async def _share(self, entries: list[int]) -> list[bytes]:
-        raw = [await self._read(entry) for entry in entries]
-        results = await self._file.offload(_inflate_all, raw, self._geometry.cluster_size)
-        return [self._checked(entry, result) for entry, result in zip(entries, results, strict=True)]
+    async def _half(self, run: Run, todo: Packed) -> None:
+        todo.extend(zip(run, await self._read([extent.entry for extent, _ in run]), strict=True))
+        await self._file.offload(self._fill, todo)
 
-    async def _read(self, entry: int) -> bytearray:
-        offset, length = self._geometry.compressed_extent(entry)
-        if offset >= self._file.size:
-            raise self._error(offset, "is past the end of the file")
-        raw = bytearray(length)
-        if self._file.event is not None:
-            await self._file.event("read_compressed")
-        await self._file.read(offset, [memoryview(raw)])
-        return raw
+    def _fill(self, todo: Packed) -> None:
+        """Decompress each straight into its views, while it is in the processor's cache. Runs on any thread."""
+        while todo:
+            try:
+                (extent, part), raw = todo.popleft()
+            except IndexError:  # the other thread was faster
+                break
+            data = memoryview(self._contents(extent.entry, raw))
+            scatter(data[extent.skip : extent.skip + extent.length], part)
 
-    def _checked(self, entry: int, result: bytes | str) -> bytes:
+    async def _read(self, entries: list[int]) -> list[memoryview]:
+        """The compressed bytes of each; neighbours in the file are read at once."""
+        places = [self._geometry.compressed_extent(entry) for entry in entries]
+        for offset, _ in places:
+            if offset >= self._file.size:
+                raise self._error(offset, "is past the end of the file")
+            if self._file.event is not None:
+                await self._file.event("read_compressed")
+        packed: list[memoryview] = []
+        while len(packed) < len(places):
+            start, length = places[len(packed)]
+            end = start + length
+            near = []
+            for offset, length in places[len(packed) :]:
+                if not start <= offset <= end:
+                    break
+                near.append((offset - start, length))
+                end = max(end, offset + length)
+            raw = memoryview(bytearray(end - start))
+            await self._file.read(start, [raw])
+            packed += [raw[at : at + length] for at, length in near]
+        return packed
+
+    def _contents(self, entry: int, raw: memoryview) -> Buffer:
         offset, _ = self._geometry.compressed_extent(entry)
-        if isinstance(result, str):
-            raise self._error(offset, f"cannot be decompressed ({result})")
-        if len(result) != self._geometry.cluster_size:
-            what = f"decompresses to {len(result)} bytes instead of {self._geometry.cluster_size}"
+        try:
+            data = _inflate()(raw, self._geometry.cluster_size)
+        except zlib.error as error:
+            raise self._error(offset, f"cannot be decompressed ({error})") from None
+        if len(data) != self._geometry.cluster_size:
+            what = f"decompresses to {len(data)} bytes instead of {self._geometry.cluster_size}"
             raise self._error(offset, what)
-        return result
+        return data
 
     def forget(self) -> None:
         """Drop everything: space in the file has been released and may hold something else from now on."""
@@ -130,7 +149,7 @@ async def read_compressed_run(image: Qcow2Image, offset: GuestOffset, iov: IoVec
     """
     shift = image.geometry.slice_shift
     table = image.mapping.resident(offset)
-    run: list[tuple[Compressed, IoVec]] = []
+    run: Run = []
     done = 0
     while done < length and len(run) < AT_ONCE and (offset + done) >> shift == offset >> shift:
         extent = image.mapping.extent(table, GuestOffset(offset + done), length - done)
@@ -140,15 +159,13 @@ async def read_compressed_run(image: Qcow2Image, offset: GuestOffset, iov: IoVec
         done += extent.length
     reading = [image.inflight.enter(*image.geometry.compressed_extent(extent.entry)) for extent, _ in run]
     try:
-        for (extent, part), data in zip(run, await _contents(image, run), strict=True):
-            scatter(memoryview(data)[extent.skip : extent.skip + extent.length], part)
+        if len(run) >= FOR_THREADS:
+            await image.decompressor.clusters(run)
+        else:
+            for extent, part in run:
+                data = memoryview(await image.decompressor.cluster(extent.entry))
+                scatter(data[extent.skip : extent.skip + extent.length], part)
     finally:
         for item in reading:
             image.inflight.leave(item)
     return done
-
-
-async def _contents(image: Qcow2Image, run: list[tuple[Compressed, IoVec]]) -> list[bytes]:
-    if len(run) < FOR_THREADS:
-        return [await image.decompressor.cluster(extent.entry) for extent, _ in run]
-    return await image.decompressor.clusters([extent.entry for extent, _ in run])
