@@ -84,8 +84,11 @@ def structures(data: bytes) -> list[tuple[int, int, int]]:
 
 
 def mutant(seed: int) -> bytes:
-    dice = random.Random(seed)
-    data = bytearray(bitmaps() if seed % 8 == 7 else ours(seed % 5))
+    return mutated(bitmaps() if seed % 8 == 7 else ours(seed % 5), random.Random(seed))
+
+
+def mutated(image: bytes, dice: random.Random) -> bytes:
+    data = bytearray(image)
     places = structures(bytes(data))
     for _ in range(dice.choice([1, 1, 1, 2, 3, 8])):
         offset, length, width = dice.choice(places)

@@ -71,7 +71,7 @@ class RunKernel:
         """Kernel.reference."""
         self._references.add(first, first + clusters, 1)
 
-    def count_table(self, raw: bytearray) -> tuple[list[tuple[int, int]], int, int]:
+    def count_table(self, raw: bytes | bytearray) -> tuple[list[tuple[int, int]], int, int]:
         """Kernel.count_table."""
         others: list[tuple[int, int]] = []
         allocated = fragmented = expected = 0
@@ -86,7 +86,7 @@ class RunKernel:
                 others.append((index, entry))
         return others, allocated, fragmented
 
-    def load_block(self, first: int, raw: bytearray) -> int:
+    def load_block(self, first: int, raw: bytes | bytearray) -> int:
         """Kernel.load_block."""
         behind = 0
         for index, count, value in self._runs.refcounts(raw):
@@ -106,7 +106,7 @@ class RunKernel:
                     for cluster in range(first, end):
                         yield cluster, counted, referenced
 
-    def wrong_flags(self, raw: bytearray) -> Iterable[tuple[int, int, int]]:
+    def wrong_flags(self, raw: bytes | bytearray) -> Iterable[tuple[int, int, int]]:
         """Kernel.wrong_flags."""
         size = self._geometry.cluster_size
         for index, count, entry in self._runs.entries(raw):

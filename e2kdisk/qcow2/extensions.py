@@ -7,10 +7,33 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from e2kdisk.errors import ImageError
-from e2kdisk.qcow2.layout import EXT_END, EXT_FEATURE_NAMES, FEATURES, Feature
+from e2kdisk.qcow2.layout import EXT_END, EXT_FEATURE_NAMES
 
 _HEAD = struct.Struct(">II")
 _FEATURE = struct.Struct(">BB46s")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One line of the feature name table (Qcow2Feature)."""
+
+    type: int
+    """0 incompatible, 1 compatible, 2 autoclear (QCOW2_FEAT_TYPE_*)."""
+    bit: int
+    name: str
+
+
+FEATURES = (
+    Feature(0, 0, "dirty bit"),
+    Feature(0, 1, "corrupt bit"),
+    Feature(0, 2, "external data file"),
+    Feature(0, 3, "compression type"),
+    Feature(0, 4, "extended L2 entries"),
+    Feature(1, 0, "lazy refcounts"),
+    Feature(2, 0, "bitmaps"),
+    Feature(2, 1, "raw external data"),
+)
+"""The names that we write into new images; also how unsupported features are named in errors."""
 
 
 @dataclass(slots=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NewType
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NewType
 
-GuestOffset = NewType("GuestOffset", int)
-"""A byte of the virtual disk."""
-HostOffset = NewType("HostOffset", int)
-"""A byte of the image file."""
+    GuestOffset = NewType("GuestOffset", int)
+    """A byte of the virtual disk."""
+    HostOffset = NewType("HostOffset", int)
+    """A byte of the image file."""
+else:
+    GuestOffset = HostOffset = int  # all that they are when the program runs; typing is slow to import
 
 DEFAULT_L2_SLICE_BYTES = 4096
 """L2 tables are cached in slices of at most this size: a miss reads 4 KiB, not a whole 2 MiB table."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from e2kdisk.errors import ImageError, UnsupportedFeature
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.extensions import (
+    FEATURES,
     Extension,
     feature_name_table,
     pack_extensions,
@@ -198,7 +199,7 @@ class Header:
 
     def feature_names(self, kind: int, bits: int) -> list[str]:
         """Names of feature bits, the image's own names first."""
-        names = {(item.type, item.bit): item.name for item in layout.FEATURES}
+        names = {(item.type, item.bit): item.name for item in FEATURES}
         names |= {
             (item.type, item.bit): item.name
             for item in parse_feature_names(self.extension(layout.EXT_FEATURE_NAMES) or b"")

@@ -6,8 +6,6 @@ are those of the reference header.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 MAGIC = 0x514649FB  # "QFI\xfb" (QCOW_MAGIC)
 
 V2_HEADER_BYTES = 72
@@ -55,29 +53,6 @@ COMPAT_LAZY_REFCOUNTS = 1 << 0
 
 AUTOCLEAR_BITMAPS = 1 << 0
 AUTOCLEAR_DATA_FILE_RAW = 1 << 1
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One line of the feature name table (Qcow2Feature)."""
-
-    type: int
-    """0 incompatible, 1 compatible, 2 autoclear (QCOW2_FEAT_TYPE_*)."""
-    bit: int
-    name: str
-
-
-FEATURES = (
-    Feature(0, 0, "dirty bit"),
-    Feature(0, 1, "corrupt bit"),
-    Feature(0, 2, "external data file"),
-    Feature(0, 3, "compression type"),
-    Feature(0, 4, "extended L2 entries"),
-    Feature(1, 0, "lazy refcounts"),
-    Feature(2, 0, "bitmaps"),
-    Feature(2, 1, "raw external data"),
-)
-"""The names that we write into new images; also how unsupported features are named in errors."""
 
 # -- header extensions -----------------------------------------------------------------------------
 

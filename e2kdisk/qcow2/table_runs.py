@@ -85,7 +85,7 @@ class TableRuns:
         cluster = (entry & layout.OFFSET_MASK) >> self._geometry.cluster_bits
         return None if entry & self._special or cluster >= self._clusters else cluster
 
-    def entries(self, raw: bytearray) -> Iterator[tuple[int, int, int]]:
+    def entries(self, raw: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
         """(index, how many, entry) of the runs of an L2 table.
 
         A run is: consecutive clusters of the file with the same flags, from entry on; or equal entries without a
@@ -114,7 +114,7 @@ class TableRuns:
         if self._left < 0:
             raise Scattered
 
-    def refcounts(self, raw: bytearray) -> Iterator[tuple[int, int, int]]:
+    def refcounts(self, raw: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
         """(index, how many, refcount) of the runs of equal refcounts in a refcount block; neighbours may be equal."""
         bits = self._geometry.refcount_bits
         width, per_unit = max(1, bits // 8), max(1, 8 // bits)
@@ -142,7 +142,7 @@ def _repeated(unit: bytes, length: int) -> memoryview:
     return memoryview(unit * (length // len(unit)))
 
 
-def _equal(raw: bytearray, at: int, pattern: memoryview, unit: int) -> int:
+def _equal(raw: bytes | bytearray, at: int, pattern: memoryview, unit: int) -> int:
     """How many bytes from `at` equal the pattern's, in whole units; the first unit is known to."""
     length = min(len(raw) - at, pattern.nbytes)
     if raw.startswith(pattern[:length], at):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
 from e2kdisk.tools.arguments import Parser, human
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from e2kdisk.qcow2.check import CheckResult
+    from e2kdisk.tools.img.sound import Sound
 
 HELP = """\
 Look for damage in a qcow2 image: count every reference, compare with the stored
@@ -40,21 +41,35 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parser().parse_args(arguments)
 
-    from e2kdisk.qcow2.check import check
-
-    result = check(given.file)
+    result = _check(given.file)
     if given.json:
-        print(json.dumps(facts(result), indent=4))
+        import json
+
+        print(json.dumps(facts(result, given.file), indent=4))
     else:
         for problem in result.problems[:SHOWN]:
             print(problem)
         if len(result.problems) > SHOWN:
             print(f"... and {result.corruptions + result.leaks - SHOWN} more")
-        print(summary(result))
+        print(summary(result, given.file))
     return CORRUPT if result.corruptions else LEAKS if result.leaks else 0
 
 
-def summary(result: CheckResult) -> str:
+def _check(filename: str) -> CheckResult | Sound:
+    import os
+
+    if os.path.isfile(filename):
+        from e2kdisk.tools.img.sound import look
+
+        sound = look(filename, force_share=False)
+        if sound is not None:
+            return sound
+    from e2kdisk.qcow2.check import check
+
+    return check(filename)
+
+
+def summary(result: CheckResult | Sound, filename: str) -> str:
     """One line for people."""
     if result.clean:
         verdict = "consistent"
@@ -66,15 +81,15 @@ def summary(result: CheckResult) -> str:
             found.append(_many(result.leaks, "leaked cluster"))
         verdict = ", ".join(found)
     return (
-        f"{result.filename}: {verdict}; {result.allocated_clusters} of {result.total_clusters} clusters in use, "
+        f"{filename}: {verdict}; {result.allocated_clusters} of {result.total_clusters} clusters in use, "
         f"the image ends at {human(result.image_end)}"
     )
 
 
-def facts(result: CheckResult) -> dict[str, Any]:
+def facts(result: CheckResult | Sound, filename: str) -> dict[str, Any]:
     """The result for programs."""
     return {
-        "filename": result.filename,
+        "filename": filename,
         "format": "qcow2",
         "check-errors": 0,
         "corruptions": result.corruptions,

@@ -48,10 +48,12 @@ class Head:
     def __init__(self, fd: int) -> None:
         """Read them. Raises Odd, OSError."""
         data = os.pread(fd, 4096, 0)
-        if len(data) < 72:
+        if len(data) < 72 or data[:4] != MAGIC:
             raise Odd
         fields = _V2.unpack_from(data)
         self.version, backing_offset, backing_size, bits, self.size, self.crypt_method = fields[1:7]
+        self.backing_file_offset = backing_offset
+        self.l1_size, self.l1_offset, self.refcount_table_offset, self.refcount_table_clusters = fields[7:11]
         self.snapshot_count, self._snapshots_offset = fields[11:13]
         if self.version not in (2, 3) or not 9 <= bits <= 21:
             raise Odd
@@ -64,6 +66,7 @@ class Head:
             if len(data) < 104:
                 raise Odd
             self.incompatible, self.compatible, self.autoclear, order, length = _V3.unpack_from(data, 72)
+        self.refcount_order = order
         self.refcount_bits = 1 << order if order <= 6 else 0
         if not self.refcount_bits or not 72 <= length <= len(data) or self.incompatible & ~KNOWN_INCOMPATIBLE:
             raise Odd
@@ -76,20 +79,19 @@ class Head:
             if backing_size > 1023 or backing_offset + backing_size > len(data) or backing_offset < length:
                 raise Odd
             self.backing_file = os.fsdecode(data[backing_offset : backing_offset + backing_size])
-        self._extensions = dict(_extensions(data, length, backing_offset or len(data)))
-        self._need_sane_tables(fd, fields)
+        self.extensions = dict(_extensions(data, length, backing_offset or len(data)))
+        self._need_sane_tables(fd)
 
-    def _need_sane_tables(self, fd: int, fields: tuple[int, ...]) -> None:
+    def _need_sane_tables(self, fd: int) -> None:
         """Leave an image whose tables are not where they can be to the full parser."""
-        l1_size, l1_offset, table_offset, table_clusters = fields[7:11]
         end = os.fstat(fd).st_size
         span = self.cluster_size * self.cluster_size // (16 if self.extended_l2 else 8)
-        l1_is_sane = l1_size * span >= self.size and l1_size * 8 <= 32 << 20 and l1_offset + l1_size * 8 <= end
-        table_end = table_offset + table_clusters * self.cluster_size
-        aligned = not (l1_offset | table_offset) & (self.cluster_size - 1)
-        if not (
-            l1_is_sane and aligned and table_clusters and table_offset and table_end <= end and self.size < 1 << 63
-        ):
+        l1_bytes, table_offset = self.l1_size * 8, self.refcount_table_offset
+        l1_is_sane = self.l1_size * span >= self.size and l1_bytes <= 32 << 20 and self.l1_offset + l1_bytes <= end
+        table_end = table_offset + self.refcount_table_clusters * self.cluster_size
+        aligned = not (self.l1_offset | table_offset) & (self.cluster_size - 1)
+        table_is_sane = self.refcount_table_clusters and table_offset and table_end <= end
+        if not (l1_is_sane and aligned and table_is_sane and self.size < 1 << 63):
             raise Odd
 
     @property
@@ -103,7 +105,7 @@ class Head:
 
     def text(self, kind: int) -> str | None:
         """The text in a header extension."""
-        data = self._extensions.get(kind)
+        data = self.extensions.get(kind)
         return None if data is None else os.fsdecode(data)
 
     def snapshots(self, fd: int) -> list[SnapshotHead]:
