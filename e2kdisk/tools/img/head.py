@@ -101,7 +101,7 @@ class Head:
 
     def extension(self, kind: int) -> bytes | None:
         """The data of a header extension."""
-        return self._extensions.get(kind)
+        return self.extensions.get(kind)
 
     def text(self, kind: int) -> str | None:
         """The text in a header extension."""
