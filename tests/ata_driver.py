@@ -298,15 +298,14 @@ class Ide:
         self.bench.outb(self.master, 0)
 
     def settle(self) -> None:
-        """Until nothing goes on: neither the drive nor, while it is the drive's turn, the bus master."""
+        """Until a DMA command, which the bus master carries, has ended: QEMU shows DRQ meanwhile."""
         scheduler = getattr(self.bench, "scheduler", None)
         if scheduler is not None:
             scheduler.drain()
             return
-        end = time.monotonic() + 0.03
-        while time.monotonic() < end:
-            if not self.alternate & (BSY | DRQ):
-                return
+        end = time.monotonic() + 20
+        while self.alternate & (BSY | DRQ):
+            assert time.monotonic() < end, "DMA for ever"
             time.sleep(0.0005)
 
     def dma(
