@@ -86,3 +86,12 @@ def test_a_mistake_is_one_line(source, capsys, monkeypatch, arguments, complaint
 def test_numbers_are_unsigned():
     with pytest.raises(UsageError):
         asm.number("--base")("-1")
+
+
+def test_a_listing_shows_lines_of_included_files(tmp_path, capsys):
+    (tmp_path / "lib.s").write_text("    nop                     # of the library\n")
+    (tmp_path / "main.s").write_text('    .include "lib.s"\nhere: branch here\n')
+    assert main.main(["asm", "--listing", str(tmp_path / "main.s")]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("nop                     # of the library")
+    assert second.endswith("here: branch here")

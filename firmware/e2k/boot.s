@@ -126,7 +126,8 @@
     { addd 0, partitions -> at; addd 0, 0 -> end; addd 0, -1 -> first }
 .next:
     { ldb [at] -> flag; ldb [at + PARTITION_TYPE] -> type; return ctpr3 }
-    { cmpesb flag, ACTIVE -> hit; cmpesb type, TYPE_LINUX -> linux; cmpesb type, 0 -> used; cmpedb first, -1 -> unset }
+    { cmpesb flag, ACTIVE -> hit; cmpesb type, TYPE_LINUX -> linux; cmpesb type, 0 -> used
+      cmpedb first, -1 -> unset }
     { hit = hit & ~used; linux = linux & unset }
     { addd end, 0 -> r0 ? hit; ct ctpr3 ? hit }
     { addd end, 0 -> first ? linux; addd end, 1 -> end; addd at, PARTITION_BYTES -> at; cmpbedb end, 2 -> more }
@@ -165,7 +166,8 @@
     branch .done ? none
     call ctpr1, wbs=ARGS
     { cmpledb r16, -1 -> bad; addd r16, 0 -> r17; cmpedb r16, present -> none }
-    { addd value, 0 -> r16; addd 0, "not the number of a partition" -> r17; disp ctpr1, fail_about; addd r16, 0 -> value }
+    { addd value, 0 -> r16; addd 0, "not the number of a partition" -> r17; disp ctpr1, fail_about
+      addd r16, 0 -> value }
     call ctpr1, wbs=ARGS ? bad
     branch .done ? none
     { addd value, 0 -> r16; disp ctpr1, open_partition }
@@ -180,11 +182,13 @@
     .reg label r8, missing p0
     { setwd wsz=FRAME; addd 0, 0 -> r16; addd 0, "default" -> r17; disp ctpr1, conf_get }
     call ctpr1, wbs=ARGS
-    { cmpedb r16, 0 -> missing; addd r16, 0 -> label; addd 0, "boot: /boot.conf does not say default=" -> r16; disp ctpr1, fail }
+    { cmpedb r16, 0 -> missing; addd r16, 0 -> label
+      addd 0, "boot: /boot.conf does not say default=" -> r16; disp ctpr1, fail }
     call ctpr1, wbs=ARGS ? missing
     { addd label, 0 -> r16; addd 0, "label" -> r17; disp ctpr1, conf_get }
     call ctpr1, wbs=ARGS
-    { cmpedb r16, 0 -> missing; addd label, 0 -> r16; addd 0, "/boot.conf has no such label" -> r17; disp ctpr1, fail_about }
+    { cmpedb r16, 0 -> missing; addd label, 0 -> r16
+      addd 0, "/boot.conf has no such label" -> r17; disp ctpr1, fail_about }
     call ctpr1, wbs=ARGS ? missing
     { addd 0, "boot: label " -> r16; disp ctpr1, print }
     call ctpr1, wbs=ARGS
@@ -203,14 +207,15 @@
     call ctpr1, wbs=ARGS ? ~found
     { ldh [INODE + MODE] -> mode; ldw [INODE + SIZE_LOW] -> size }
     { andd mode, MODE_TYPE -> mode; ldw [INODE + SIZE_HIGH] -> high; return ctpr3 }
-    { cmpesb mode, MODE_FILE -> file; cmpesb high, 0 -> small; addd 0, "not a regular file" -> r17; disp ctpr1, fail_about }
+    { cmpesb mode, MODE_FILE -> file; cmpesb high, 0 -> small; addd 0, "not a regular file" -> r17
+      disp ctpr1, fail_about }
     { addd path, 0 -> r16; call ctpr1, wbs=ARGS ? ~file }
     { addd 0, "too large" -> r17; disp ctpr1, fail_about }
     call ctpr1, wbs=ARGS ? ~small
     return ctpr3
     { addd size, 0 -> r0; ct ctpr3 }
 
-.routine load_open_file                 # load_open_file(path, size, buffer, end): all of INODE's file, which must end below
+.routine load_open_file                 # load_open_file(path, size, buffer, end): INODE's file, to end below
     .reg path r0, size r1, buffer r2, end r3, blocks r8, bytes r9, shift r10, fits p0
     { setwd wsz=FRAME; addd size, 0 -> r16; disp ctpr1, ext2_count; ldd [ext2_shift] -> shift }
     call ctpr1, wbs=ARGS
@@ -342,7 +347,8 @@
     { setwd wsz=FRAME; addd block, BLOCK_BANK_COUNT -> r16; addd board, BLOCK_BANK_COUNT -> r17; addd 0, 1 -> r18 }
     disp ctpr1, copy
     call ctpr1, wbs=ARGS
-    { addd block, BLOCK_MACHINE -> r16; addd board, BLOCK_MACHINE -> r17; addd 0, BLOCK_CMDLINE - BLOCK_MACHINE -> r18 }
+    { addd block, BLOCK_MACHINE -> r16; addd board, BLOCK_MACHINE -> r17
+      addd 0, BLOCK_CMDLINE - BLOCK_MACHINE -> r18 }
     disp ctpr1, copy
     call ctpr1, wbs=ARGS
     { addd block, BLOCK_BANKS -> r16; addd board, BLOCK_BANKS -> r17; addd 0, BLOCK_BUSY_END - BLOCK_BANKS -> r18 }

@@ -80,7 +80,7 @@
     { addd 0, ": neither key=value nor a comment" -> r16; disp ctpr1, fail }
     call ctpr1, wbs=ARGS
 
-.routine conf_get                       # conf_get(label, key) -> address of the value, or 0; label 0: before all sections
+.routine conf_get                       # conf_get(label, key) -> address of its value, or 0; label 0: before them all
     .reg label r0, key r1, at r8, value r9, letter r10, end p0, marks p1, global p2, active p3, hit p4
     { setwd wsz=FRAME; cmpedb label, 0 -> global; cmpedb label, 0 -> active; addd 0, CONF -> at }
 .next:

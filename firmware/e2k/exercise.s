@@ -102,7 +102,8 @@
     call ctpr1, wbs=ARGS
     { addd r16, 0 -> now; shld r16, 6 -> words; addd 0, BUFFER -> at }
 .fill:
-    { std value -> [at]; addd at, 8 -> at; addd value, step -> value; subd words, 1 -> words; cmpedb words, 1 -> last }
+    { std value -> [at]; addd at, 8 -> at; addd value, step -> value; subd words, 1 -> words
+      cmpedb words, 1 -> last }
     branch .fill ? ~last
     { addd lba, 0 -> r16; addd now, 0 -> r17; addd 0, BUFFER -> r18; disp ctpr1, disk_write }
     call ctpr1, wbs=ARGS

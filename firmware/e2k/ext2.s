@@ -184,7 +184,8 @@
     addd end, BLOCK -> end
 .entry:
     { ldw [at] -> inode; ldh [at + ENTRY_SIZE] -> size; ldb [at + ENTRY_NAME_LENGTH] -> name_length }
-    { addd at, size -> r16; addd name_length, ENTRY_NAME -> r17; cmpesb inode, 0 -> none; cmpedb name_length, wanted -> hit }
+    { addd at, size -> r16; addd name_length, ENTRY_NAME -> r17; cmpesb inode, 0 -> none
+      cmpedb name_length, wanted -> hit }
     { cmpbdb end, r16 -> over; cmpbdb size, r17 -> bad; andd size, 3 -> r18 }
     { cmpedb r18, 0 -> small; addd 0, "a directory that cannot be right" -> r16; disp ctpr1, volume_damaged }
     call ctpr1, wbs=ARGS ? over

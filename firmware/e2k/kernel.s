@@ -1,5 +1,6 @@
 # kernel: what `boot` starts in our tests, in the place of Linux. Says what its boot block holds, reads one more sector
-# of the disk by itself and switches off. This is the code at the entry of the image; boot_block.kernel_image() makes the rest.
+# of the disk by itself and switches off. This is the code at the entry of the image; the rest comes
+# from boot_block.kernel_image().
 
     .org 0x0041_6000                    # LOAD + 0x16000
     .include "start.s"
@@ -31,10 +32,12 @@
     call ctpr1, wbs=ARGS
     branch .bank
 .banks_done:
-    { addd 0, "\nkernel: image" -> r16; ldd [block + BLOCK_KERNEL_BASE] -> r17; ldd [block + BLOCK_KERNEL_SIZE] -> r18 }
+    { addd 0, "\nkernel: image" -> r16; ldd [block + BLOCK_KERNEL_BASE] -> r17
+      ldd [block + BLOCK_KERNEL_SIZE] -> r18 }
     disp ctpr1, print_range
     call ctpr1, wbs=ARGS
-    { addd 0, "\nkernel: console" -> r16; ldd [block + BLOCK_SERIAL_BASE] -> r17; addd 0, 4 -> r18; disp ctpr1, print_range }
+    { addd 0, "\nkernel: console" -> r16; ldd [block + BLOCK_SERIAL_BASE] -> r17; addd 0, 4 -> r18
+      disp ctpr1, print_range }
     call ctpr1, wbs=ARGS
     ldd [block + BLOCK_RAMDISK_SIZE] -> left
     { cmpedb left, 0 -> none; addd 0, "\nkernel: initrd" -> r16; addd left, 0 -> r18; disp ctpr1, print_range }

@@ -82,13 +82,15 @@ program: .asciz "virtio"
 
 .routine find_areas                     # find_areas(function): the addresses of its register areas
     .reg function r0, at r8, id r9, type r10, bar r11, offset r12, factor r13, end p0, vendor p1, known p2, zero p3
-    { setwd wsz=FRAME; ldb [function + CAPABILITIES] -> at; addd 0, DISK_STATE -> r16; addd 0, 72 -> r17; disp ctpr1, clear }
+    { setwd wsz=FRAME; ldb [function + CAPABILITIES] -> at; addd 0, DISK_STATE -> r16
+      addd 0, 72 -> r17; disp ctpr1, clear }
     call ctpr1, wbs=ARGS
 .next:
     { cmpedb at, 0 -> end; addd function, at -> at }
     branch .check ? end
     { ldb [at] -> id; ldb [at + CAPABILITY_TYPE] -> type; ldb [at + CAPABILITY_BAR] -> bar }
-    { cmpesb id, VENDOR_CAPABILITY -> vendor; cmpbesb type, 4 -> known; shld bar, 2 -> bar; ldb [at + CAPABILITY_NEXT] -> id }
+    { cmpesb id, VENDOR_CAPABILITY -> vendor; cmpbesb type, 4 -> known; shld bar, 2 -> bar
+      ldb [at + CAPABILITY_NEXT] -> id }
     { known = known & vendor; addd bar, function -> bar; shld type, 3 -> type }
     branch .skip ? ~known
     { ldw [bar + BARS] -> bar; ldw [at + CAPABILITY_OFFSET] -> offset; addd type, DISK_STATE -> type }
@@ -164,7 +166,7 @@ program: .asciz "virtio"
     { std offset -> [notify]; return ctpr3 }
     { stb status -> [common + DEVICE_STATUS]; ct ctpr3 }
 
-.routine request                        # request(type, sector, address, flags << 32 | bytes) -> result byte; bytes 0: none
+.routine request                        # request(type, sector, address, flags << 32 | bytes) -> result; bytes 0: none
     .reg type r0, sector r1, address r2, rest r3, at r8, index r9, value r10, zero r11, seen r12, empty p0, done p1
     { setwd wsz=FRAME; addd 0, HEADER -> at; addd 0, DESCRIPTORS -> r13; cmpedb rest, 0 -> empty; addd 0, 0 -> zero }
     { std,2 type -> [at]; std,5 sector -> [at + 8]; addd 0, NEXT | 16 | 1 << 48 -> value }
@@ -188,7 +190,8 @@ program: .asciz "virtio"
 
 .routine transfer                       # transfer(type, lba, buffer, flags << 32 | bytes, text for an error)
     .reg lba r1, text r4, good p0
-    { setwd wsz=FRAME; addd r0, 0 -> r16; addd lba, 0 -> r17; addd r2, 0 -> r18; addd r3, 0 -> r19; disp ctpr1, request }
+    { setwd wsz=FRAME; addd r0, 0 -> r16; addd lba, 0 -> r17; addd r2, 0 -> r18; addd r3, 0 -> r19
+      disp ctpr1, request }
     call ctpr1, wbs=ARGS
     { cmpedb r16, 0 -> good; addd r16, 0 -> r8; addd text, 0 -> r16; addd lba, 0 -> r17; disp ctpr1, print_with }
     branch .done ? good
@@ -219,7 +222,8 @@ program: .asciz "virtio"
 .routine disk_flush                     # nothing to do where there is no cache
     .reg none p0
     { setwd wsz=FRAME; ldd [can_flush] -> r8; addd 0, 0 -> r17; addd 0, 0 -> r18; addd 0, 0 -> r19 }
-    { cmpedb r8, 0 -> none; addd 0, REQUEST_FLUSH -> r16; addd 0, "\nFAIL: flush of disk " -> r20; disp ctpr1, transfer }
+    { cmpedb r8, 0 -> none; addd 0, REQUEST_FLUSH -> r16; addd 0, "\nFAIL: flush of disk " -> r20
+      disp ctpr1, transfer }
     call ctpr1, wbs=ARGS ? ~none
     return ctpr3
     ct ctpr3
