@@ -1,4 +1,4 @@
-"""e2kdisk demo: a guest fills a new disk and checks every byte, and we show which way its requests took."""
+"""e2kdisk demo: a guest works with a new disk, and we show which way its requests took and that all is right."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import E2kDiskError, UsageError
-from e2kdisk.machine.bundled import GUESTS, find_guest
-from e2kdisk.tools.arguments import Parser, size
-from e2kdisk.tools.firmware import load_bios
+from e2kdisk.machine.bundled import GUESTS
+from e2kdisk.tools.arguments import Parser, human, size
+from e2kdisk.tools.demo_scene import PASSED, Scene
 from e2kdisk.tools.hints import unknown_name
 
 if TYPE_CHECKING:
@@ -26,28 +26,24 @@ if TYPE_CHECKING:
 
 HELP = """\
 See the whole thing work, in a few seconds and with nothing to prepare: makes a
-qcow2 image, runs a small guest program on an emulated CPU, which writes to
-the disk with many requests in flight, reads everything back and checks it;
-then shows which way the requests took, and checks the image.
+qcow2 image with a partition and an ext2 file system, runs firmware of real
+Elbrus code, which boots a small kernel from it through an IDE controller; then
+shows which way the requests took, and checks the image. On the virt boards, a
+small guest program writes to the disk with many virtio requests in flight,
+reads everything back and checks it.
 
 examples:
   $ e2kdisk demo
-  $ e2kdisk demo --board virt-riscv64 --virtio 1 --keep disk.qcow2
+  $ e2kdisk demo --board virt-arm64 --virtio 1 --keep disk.qcow2
 """
 
 STATUS_HELP = """\
 exit status:
-  0  the guest says PASS and the image is consistent
+  0  the guest has done its work and the image is consistent
   1  anything else
 """
 
-SECTOR = 512
-FIRST_SECTOR = 64
-"""Of the area that the guest writes to; what it shall do stands in sector 0."""
-AREA_SECTORS = (16 << 20) // SECTOR
-"""Of the same; less on a smaller disk."""
-IN_FLIGHT = 16
-"""Requests that the guest keeps in flight."""
+BOARD = "elbrus"
 RAM = 64 << 20
 SERIAL = "e2kdisk-demo"
 
@@ -63,14 +59,29 @@ class Outcome:
     seconds: float
     """Of the host's time, while the guest ran."""
     verdict: str
-    """The guest's last word: PASS, or FAIL and why, or why there is none."""
+    """PASSED, or what the guest has complained of, or why it has said nothing."""
+
+
+def scene(board: str, virtio: int) -> Scene:
+    """The demo of a board. Raises UsageError for one that has none."""
+    if board not in GUESTS:
+        raise unknown_name("board", board, GUESTS)
+    if board == BOARD:
+        from e2kdisk.tools.demo_elbrus import ElbrusScene
+
+        return ElbrusScene(board)
+    from e2kdisk.tools.demo_virt import VirtScene
+
+    return VirtScene(board, virtio)
 
 
 def parser() -> Parser:
     """The arguments of this command."""
     parser = Parser("demo", HELP, STATUS_HELP)
-    parser.add_argument("--board", default="virt-arm64", metavar="BOARD", help=f"{' (default) or '.join(GUESTS)}")
-    parser.add_argument("--virtio", type=int, choices=(1, 2), default=2, help="version of virtio-mmio (default 2)")
+    parser.add_argument("--board", default=BOARD, metavar="BOARD", help=f"{', '.join(GUESTS)} (default {BOARD})")
+    parser.add_argument(
+        "--virtio", type=int, choices=(1, 2), default=2, help="version of virtio-mmio on the virt boards (default 2)"
+    )
     parser.add_argument(
         "--size", type=size("--size", least=1 << 20), default=64 << 20, help="of the disk (default 64M)"
     )
@@ -82,27 +93,28 @@ def parser() -> Parser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parser().parse_args(arguments)
-    if given.board not in GUESTS:
-        raise unknown_name("board", given.board, GUESTS)
-    bios = load_bios(given.board, find_guest(given.board))
+    chosen = scene(given.board, given.virtio)
+    bios = chosen.bios()
+    if given.size < chosen.LEAST:
+        raise UsageError(f"--size={human(given.size)}: the demo on {given.board} needs {human(chosen.LEAST)}")
     if given.keep is not None:
         if os.path.lexists(given.keep):
             raise UsageError(f"{given.keep}: exists already, and the demo makes a new image; choose another name")
-        return demo(given.board, bios, given.keep, given.size, given.virtio, quiet=given.quiet, kept=True)
+        return demo(chosen, bios, given.keep, given.size, quiet=given.quiet, kept=True)
     with tempfile.TemporaryDirectory(prefix="e2kdisk-demo-") as directory:
         image = os.path.join(directory, "disk.qcow2")
-        return demo(given.board, bios, image, given.size, given.virtio, quiet=given.quiet, kept=False)
+        return demo(chosen, bios, image, given.size, quiet=given.quiet, kept=False)
 
 
-def demo(board: str, bios: bytes, image: str, size: int, virtio: int, *, quiet: bool, kept: bool) -> int:
+def demo(scene: Scene, bios: bytes, image: str, size: int, *, quiet: bool, kept: bool) -> int:
     """Make the image, run the guest, check the image, report. Raises E2kDiskError when something is not right."""
     from e2kdisk.qcow2.check import check
     from e2kdisk.tools.demo_report import Report
 
-    make_image(image, size)
-    report = Report(sys.stdout, quiet=quiet)
-    report.opening(board, virtio, image, size, len(bios))
-    outcome = run_guest(board, bios, image, virtio, report)
+    scene.make_image(image, size)
+    report = Report(sys.stdout, scene, quiet=quiet)
+    report.opening(image, size, bios)
+    outcome = run_guest(scene, bios, image, report)
     checked = check(image)
     second = qemu_img_check(image)
     report.way(outcome, checked)
@@ -111,23 +123,11 @@ def demo(board: str, bios: bytes, image: str, size: int, virtio: int, *, quiet: 
     complaint = complain(outcome, checked, second)
     if complaint:
         raise E2kDiskError(complaint)
-    report.next_steps(board, image if kept else None)
+    report.next_steps(image if kept else None)
     return 0
 
 
-def make_image(image: str, size: int) -> None:
-    """A new image whose sector 0 tells the guest what to do: see firmware/guest/options.h."""
-    from e2kdisk.block.open import open_disk
-    from e2kdisk.qcow2.create import create
-
-    create(image, size)
-    sectors = min(AREA_SECTORS, size // SECTOR - FIRST_SECTOR)
-    options = f"e2kdisk-guest first={FIRST_SECTOR} sectors={sectors} inflight={IN_FLIGHT} wait=interrupt"
-    with open_disk(image, format="qcow2") as disk:
-        disk.pwrite(0, options.encode().ljust(SECTOR, b"\0"))
-
-
-def run_guest(board: str, bios: bytes, image: str, virtio: int, report: Report) -> Outcome:
+def run_guest(scene: Scene, bios: bytes, image: str, report: Report) -> Outcome:
     """Run the guest to its end, its console in the report as it comes."""
     from e2kdisk.aio.scheduler import Scheduler
     from e2kdisk.block.open import Opener
@@ -137,26 +137,26 @@ def run_guest(board: str, bios: bytes, image: str, virtio: int, report: Report) 
 
     engine = CountingEngine(Scheduler())
     node = engine.scheduler.run(Opener(engine).open(OpenOptions(image, "qcow2")))
-    counts = Counts()
+    counts = Counts(scene.CONTROLLER)
     disk = CountingDisk(node, serial=SERIAL, engine=engine)
     with (
         disk,
-        Machine(board, bios=bios, ram=RAM, drives=[disk], virtio_version=virtio, trace=counts) as machine,
+        Machine(
+            scene.board,
+            bios=bios,
+            ram=RAM,
+            drives=[disk],
+            interface=scene.INTERFACE,
+            virtio_version=getattr(scene, "virtio", 2),
+            trace=counts,
+        ) as machine,
     ):
         machine.console.on_output = report.console
         began = time.perf_counter()
         ending = machine.run()
         seconds = time.perf_counter() - began
     report.console_ends()
-    return Outcome(machine, counts, disk, engine, seconds, _verdict(machine, ending.value))
-
-
-def _verdict(machine: Machine, ending: str) -> str:
-    """The guest's last word: PASS or FAIL, or why there is none."""
-    for line in reversed(machine.console.transcript.splitlines()):
-        if line.startswith(("PASS", "FAIL")):
-            return line
-    return f"nothing: {machine.fault or ending}"
+    return Outcome(machine, counts, disk, engine, seconds, scene.verdict(machine, ending.value))
 
 
 def qemu_img_check(image: str) -> str | None:
@@ -173,7 +173,7 @@ def qemu_img_check(image: str) -> str | None:
 
 def complain(outcome: Outcome, checked: CheckResult, second: str | None) -> str:
     """What is not right, in one line, or ""."""
-    if outcome.verdict != "PASS":
+    if outcome.verdict != PASSED:
         return f"demo: the guest says {outcome.verdict}"
     if not checked.clean:
         return f"demo: the image has {checked.corruptions} corruptions and {checked.leaks} leaks: {checked.problems[0]}"

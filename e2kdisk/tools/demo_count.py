@@ -42,8 +42,10 @@ class Access:
 class Counts(Tracer):
     """A trace that keeps numbers, and the first access to each register of the controller."""
 
-    def __init__(self) -> None:
+    def __init__(self, controller: str) -> None:
+        """The controller by its name in the trace."""
         super().__init__(lambda line: None)
+        self.name = controller
         self.accesses: Counter[tuple[str, str]] = Counter()
         """(device, read or write) -> how many."""
         self.registers: Counter[str] = Counter()
@@ -59,13 +61,18 @@ class Counts(Tracer):
 
     def controller(self, kind: str) -> int:
         """How often the guest read or wrote a register of the controller."""
-        return self.accesses[CONTROLLER, kind]
+        return self.accesses[self.name, kind]
+
+    @property
+    def all_requests(self) -> int:
+        """Of every type."""
+        return sum(amount.times for amount in self.requests.values())
 
     def event(self, source: str, kind: str, **fields: Any) -> None:
         """Tracer.event."""
         if kind in ("read", "write"):
             self.accesses[source, kind] += 1
-            if source == CONTROLLER:
+            if source == self.name:
                 self._access(kind, fields)
         elif kind == "request":
             self.requests.setdefault(fields["type"], Amount()).add(fields["bytes"])
@@ -79,10 +86,6 @@ class Counts(Tracer):
         if (kind, register) not in self._sampled:
             self._sampled.add((kind, register))
             self.samples.append(Access(kind, register, fields["value"], fields["pc"], fields["code"]))
-
-
-CONTROLLER = "virtio-blk0"
-"""The trace's name of the controller."""
 
 
 class CountingDisk(Disk):

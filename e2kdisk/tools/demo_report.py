@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, TextIO
 
 from e2kdisk.tools.arguments import human
-from e2kdisk.tools.demo import IN_FLIGHT
+from e2kdisk.tools.demo_scene import PASSED, Scene
 from e2kdisk.tools.style import Style
 
 if TYPE_CHECKING:
@@ -20,17 +20,16 @@ NAME_WIDTH = 14
 
 SETTING_UP = 8
 """First accesses that are shown from the beginning."""
-AT_WORK = ("QueueNotify", "InterruptStatus", "InterruptACK")
-"""Registers whose first accesses are shown besides: they belong to each request."""
-
-DIRECTION = {"IN": "to the guest", "OUT": "to the disk"}
+INSTRUCTION_WIDTH = 28
+"""A longer one has lines of its own."""
 
 
 class Report:
     """The demo's output, in the order of its methods."""
 
-    def __init__(self, out: TextIO, *, quiet: bool = False) -> None:
+    def __init__(self, out: TextIO, scene: Scene, *, quiet: bool = False) -> None:
         self._out = out
+        self._scene = scene
         self._quiet = quiet
         self._style = Style(out)
         self._line = bytearray()
@@ -51,16 +50,16 @@ class Report:
 
     # -- before and while the guest runs ----------------------------------------------------------
 
-    def opening(self, board: str, virtio: int, image: str, size: int, guest_size: int) -> None:
+    def opening(self, image: str, size: int, bios: bytes) -> None:
         """What will be run."""
         from e2kdisk.machine.machine import BOARDS
 
-        self._print(self._style.title("e2kdisk demo: a guest program writes to a new disk and checks every byte"))
-        self._row("board", f"{board}: {BOARDS[board].DESCRIPTION}")
-        era = "legacy" if virtio == 1 else "modern"
-        self._row("controller", f"virtio-blk on virtio-mmio version {virtio} ({era})")
-        self._row("disk", f"{image}: qcow2, {human(size)}, empty")
-        self._row("guest", f"{guest_size} bytes of bare-metal code, no operating system")
+        scene = self._scene
+        self._print(self._style.title(scene.TITLE))
+        self._row("board", f"{scene.board}: {BOARDS[scene.board].DESCRIPTION}")
+        self._row("controller", scene.controller())
+        self._row("disk", f"{image}: qcow2, {human(size)}, {scene.content()}")
+        self._row("guest", scene.guest(bios))
         self._title("What the guest says")
 
     def console(self, data: bytes) -> None:
@@ -80,7 +79,7 @@ class Report:
     def _show(self, line: bytes | bytearray) -> None:
         text = "".join(c if c.isprintable() else "." for c in line.decode("latin-1").strip("\r\0"))
         for part in textwrap.wrap(text, WIDTH - 6, subsequent_indent="  ") or [""]:
-            styled = self._style.good(part) if part == "PASS" else part
+            styled = self._style.good(part) if part in (PASSED, "kernel: done") else part
             styled = self._style.bad(part) if part.startswith("FAIL") else styled
             self._print(f"  {self._style.faint(self._style.line)} {styled}")
 
@@ -89,26 +88,26 @@ class Report:
     def way(self, outcome: Outcome, checked: CheckResult) -> None:
         """The spine: what happened at each step from the guest's store down to the file, and back."""
         counts, disk, machine, seconds = outcome.counts, outcome.disk, outcome.machine, outcome.seconds
+        scene = self._scene
         self._title("The way of a request, and what was counted on it")
         self._print(self._style.faint("  Each step is a part of e2kdisk that can be used alone."))
         down, up = self._style.faint(self._style.down), self._style.faint(self._style.up)
         stores, loads = counts.controller("write"), counts.controller("read")
         registers = counts.registers
-        requests = sum(amount.times for amount in counts.requests.values())
-        example = next((f", as: {a.instruction}" for a in counts.samples if a.register == "QueueNotify"), "")
+        requests = counts.all_requests
+        bell = (a for a in counts.samples if a.register == scene.DOORBELL and a.kind == "write")
+        example = next((f", as: {a.instruction}" for a in bell), "")
         self._row("guest store", f"{stores:,} to the controller{example}")
-        self._row(
-            "cpu", f"{machine.instructions:,} instructions, {machine.instructions / seconds / 1e6:.0f} MIPS", down
-        )
+        rate = machine.instructions / seconds / 1e6
+        self._row("cpu", f"{machine.instructions:,} instructions, {rate:.{0 if rate >= 10 else 1}f} MIPS", down)
         others = sum(counts.accesses.values()) - stores - loads
         self._row("bus", f"{stores + loads:,} register accesses to the disk, {others:,} to others", down)
         self._row("register", ", ".join(f"{name} {times:,}" for name, times in registers.most_common(3)), down)
-        self._row(
-            "ring", f"{requests:,} requests in {registers['QueueNotify']:,} batches, up to {IN_FLIGHT} in flight", down
-        )
+        self._row(*scene.protocol(counts), down)
+        width = max(8, *map(len, counts.requests), 0)
         for number, (name, amount) in enumerate(sorted(counts.requests.items(), key=lambda item: -item[1].bytes)):
-            data = f"{amount.bytes:>12,} bytes {DIRECTION.get(name, '')}" if amount.bytes else ""
-            self._row("" if number else "request", f"{name:8}{amount.times:>7,} {data}".rstrip(), down)
+            data = f"{amount.bytes:>12,} bytes {scene.DIRECTIONS.get(name, '')}" if amount.bytes else ""
+            self._row("" if number else "request", f"{name:{width}}{amount.times:>7,} {data}".rstrip(), down)
         self._row("Disk", f"{human(disk.reads.bytes)} read, {human(disk.writes.bytes)} written", down)
         cluster_size = human(disk.size // max(1, checked.total_clusters))
         self._row(
@@ -117,34 +116,50 @@ class Report:
         calls = sorted(outcome.engine.calls.items(), key=lambda item: -item[1].times)
         moved = sum(amount.bytes for _, amount in calls)
         self._row("file", ", ".join(f"{amount.times:,} {name}" for name, amount in calls) + f", {human(moved)}", down)
-        self._row("and back", f"the data, the used ring, {registers['InterruptACK']:,} interrupts", up)
-        moved = disk.reads.bytes + disk.writes.bytes
-        rate = f"{requests / seconds:,.0f} requests/s, {moved / seconds / 1e6:.0f} MB/s"
-        self._row("in all", f"{seconds:.2f} s on this host: {rate}")
+        self._row("and back", scene.back(counts), up)
+        rate = (disk.reads.bytes + disk.writes.bytes) / seconds / 1e6
+        speed = f"{requests / seconds:,.0f} requests/s, {rate:.{0 if rate >= 10 else 1}f} MB/s"
+        self._row("in all", f"{seconds:.2f} s on this host: {speed}")
 
     def sample(self, outcome: Outcome) -> None:
         """The first accesses to some registers, with the instruction that made them."""
+        scene = self._scene
         self._title("How the guest's code talks to the controller (the first access to a register)")
-        self._print(self._style.faint(f"    {'pc':10} {'instruction':28} {'register':18}    value"))
-        samples = outcome.counts.samples
+        samples = [access for access in outcome.counts.samples if access.register.startswith(scene.SHOWN)]
+        if any(len(access.instruction) > INSTRUCTION_WIDTH for access in samples):
+            show = self._wide_access
+        else:
+            show = self._access
+            self._print(
+                self._style.faint(f"    {'pc':10} {'instruction':{INSTRUCTION_WIDTH}} {'register':18}    value")
+            )
         for access in samples[:SETTING_UP]:
-            self._print(self._access(access))
+            show(access)
         self._print(self._style.faint("    ..."))
         for access in samples[SETTING_UP:]:
-            if access.register in AT_WORK:
-                self._print(self._access(access))
+            if access.register in scene.AT_WORK:
+                show(access)
 
-    def _access(self, access: Access) -> str:
+    def _effect(self, access: Access, width: int = 0) -> str:
         arrow = "->" if access.kind == "read" else "<-"
-        name = self._style.name(f"{access.register:18}")
-        return f"    {access.pc:#010x} {access.instruction:28} {name} {arrow} {access.value:#x}"
+        name = self._style.name(f"{access.register.removeprefix(self._scene.SHOWN):{width}}")
+        return f"{name} {arrow} {access.value:#x}"
+
+    def _access(self, access: Access) -> None:
+        self._print(f"    {access.pc:#010x} {access.instruction:{INSTRUCTION_WIDTH}} {self._effect(access, 18)}")
+
+    def _wide_access(self, access: Access) -> None:
+        """The instruction below, with room for several operations."""
+        self._print(f"    {access.pc:#010x} {self._effect(access)}")
+        for line in textwrap.wrap(access.instruction, WIDTH - 10):
+            self._print(self._style.faint(f"        {line}"))
 
     def verdict(self, outcome: Outcome, checked: CheckResult, second: str | None) -> None:
         """Whether all is well."""
         style = self._style
         self._title("Is it right?")
-        passed = outcome.verdict == "PASS"
-        self._verdict("guest", passed, "every byte that was read back is right" if passed else outcome.verdict)
+        passed = outcome.verdict == PASSED
+        self._verdict("guest", passed, self._scene.DONE if passed else outcome.verdict)
         clean = "the image is consistent" if checked.clean else "; ".join(checked.problems[:3])
         self._verdict("e2kdisk check", checked.clean, clean)
         if second is None:
@@ -158,13 +173,14 @@ class Report:
         mark = self._style.good("ok") if good else self._style.bad("NO")
         self._row(who, f"{mark}  {text}")
 
-    def next_steps(self, board: str, kept: str | None) -> None:
+    def next_steps(self, kept: str | None) -> None:
         """What to try next."""
-        other = "virt-riscv64" if board == "virt-arm64" else "virt-arm64"
+        board = self._scene.board
         self._title("Try next")
         if kept is not None:
             self._print(f"    $ e2kdisk run --board {board} --bios demo --drive {shlex.quote(kept)}")
             self._print(f"    $ e2kdisk info {shlex.quote(kept)}")
         else:
+            other = "virt-arm64" if board == "elbrus" else "elbrus"
             self._print(f"    $ e2kdisk demo --board {other} --keep disk.qcow2")
             self._print(f"    $ e2kdisk run --board {other} --bios demo --drive disk.qcow2")

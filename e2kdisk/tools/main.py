@@ -22,8 +22,8 @@ OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": (
-        "see it work: a guest program fills a new disk and checks every byte",
-        "e2kdisk demo --board virt-riscv64",
+        "see it work: Elbrus firmware boots a kernel from a new disk",
+        "e2kdisk demo --board virt-arm64",
         "e2kdisk.tools.demo",
     ),
     "run": (
