@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Build the guest programs: firmware/images/guest-<cpu>.bin, for arm64 and riscv64, and e2k-<name>.bin for Elbrus.
+"""Build the guest programs that are in C: firmware/images/*.bin.
 
     python firmware/build.py            compile and replace the images
     python firmware/build.py --check    compile and compare: exit code 1 and one line when an image is out of date
 
-The programs for Elbrus are in assembler and built by e2kdisk itself, firmware/e2k says what each is. For the others the
-compiler is zig's C compiler at one exact version, from PyPI (`pip install ziglang==0.16.0`): the same bytes come
+The compiler is zig's C compiler at one exact version, from PyPI (`pip install ziglang==0.16.0`): the same bytes come
 out on every host. The images hold no path, no time and no address. Each image is linked twice, at different places, and
 must come out equal, so it runs wherever it is loaded (at a multiple of 4 KiB).
 
@@ -16,10 +15,11 @@ The images are raw: entered at the first byte, on the emulator's `virt` boards.
     guest-riscv64.bin   M-mode, a0 = hart (others than 0 are parked), a1 = device tree (not used). At 0x80000000
                         (`qemu-system-riscv64 -M virt -bios`). Uses RAM 0x80100000-0x80400000.
 
-What the program does is told by sector 0 of the disk: guest/options.h. What it writes: guest/pattern.h.
+    reader-elbrus-arm64.bin
+                        The arm64 CPU of the board elbrus; as its firmware. Uses RAM below 0x8000000.
 
-    e2k-*.bin           Entered at the first byte, at 0x1_0000_0000 of the elbrus board. e2k-kernel.bin is what lies at
-                        the entry of a kernel image that `boot` loads to 0x40_0000.
+What guest-* do is told by sector 0 of the disk: guest/options.h. What they write: guest/pattern.h. The reader is told
+on its serial port: elbrus-arm64/main.c.
 """
 
 import argparse
@@ -28,9 +28,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 ZIGLANG = "0.16.0"
@@ -48,36 +47,43 @@ class CompilerMissing(BuildError):
 
 @dataclass(frozen=True)
 class Target:
-    """A CPU for which the guest is built."""
+    """An image."""
 
-    cpu: str
+    name: str
     base: int  # where the board loads the image; any other multiple of 4 KiB gives the same bytes
+    sources: tuple[str, ...]  # patterns of files
+    include: tuple[str, ...]
     flags: tuple[str, ...]
 
     @property
     def image(self) -> Path:
         """Where the image is kept."""
-        return IMAGES / f"guest-{self.cpu}.bin"
+        return IMAGES / f"{self.name}.bin"
+
+
+# With the MMU off all memory is Device memory, where unaligned accesses fault; and FP is off at reset. Said in
+# zig's own words: it silently drops -mstrict-align and -mgeneral-regs-only when it passes the CPU's features on.
+ARM64 = ("-target", "aarch64-freestanding-none", "-mcpu=generic+strict_align-neon-fp_armv8")
+# rv64imac. medany: the image is above the first 2 GiB.
+RISCV64 = ("-target", "riscv64-freestanding-none", "-mcpu=generic_rv64+m+a+c", "-mcmodel=medany")
+
+
+def guest(cpu: str, base: int, flags: tuple[str, ...]) -> Target:
+    """The program that is the same on all CPUs."""
+    return Target(f"guest-{cpu}", base, ("guest/*", f"{cpu}/*"), (cpu, "guest"), flags)
 
 
 TARGETS = (
-    # With the MMU off all memory is Device memory, where unaligned accesses fault; and FP is off at reset. Said in
-    # zig's own words: it silently drops -mstrict-align and -mgeneral-regs-only when it passes the CPU's features on.
+    guest("arm64", 0x0, ARM64),
+    guest("riscv64", 0x8000_0000, RISCV64),
     Target(
-        "arm64",
-        0x0,
-        ("-target", "aarch64-freestanding-none", "-mcpu=generic+strict_align-neon-fp_armv8"),
-    ),
-    # rv64imac. medany: the image is above the first 2 GiB.
-    Target(
-        "riscv64",
-        0x8000_0000,
-        ("-target", "riscv64-freestanding-none", "-mcpu=generic_rv64+m+a+c", "-mcmodel=medany"),
+        "reader-elbrus-arm64",
+        0x1_0000_0000,
+        ("guest/console.c", "elbrus-arm64/*"),
+        ("elbrus-arm64", "guest"),
+        ARM64,
     ),
 )
-
-E2K_PROGRAMS = ("ide-pio", "ide-dma", "virtio", "boot", "kernel")
-"""Their sources are e2k/<name>.s, with what these include; each says itself where it lies."""
 
 C_FLAGS = (
     *("-std=c11", "-Os", "-g0", "-Wall", "-Wextra", "-Werror"),
@@ -109,12 +115,12 @@ def build(target: Target) -> bytes:
         scratch = Path(name)
         objects: list[Path] = []
         # Sorted, and named relative to HERE: the order of files and the place of the checkout must not matter.
-        files = (path for folder in ("guest", target.cpu) for path in (HERE / folder).iterdir())
+        files = (path for pattern in target.sources for path in HERE.glob(pattern))
         sources = sorted(path.relative_to(HERE) for path in files if path.suffix in (".c", ".S"))
         for source in sources:
             objects.append(scratch / f"{source.name}.o")
-            flags = [*C_FLAGS, *target.flags, "-I", target.cpu, "-I", "guest"]
-            zig(["cc", *flags, "-c", source, "-o", objects[-1]], scratch)
+            include = [part for folder in target.include for part in ("-I", folder)]
+            zig(["cc", *C_FLAGS, *target.flags, *include, "-c", source, "-o", objects[-1]], scratch)
 
         def link(base: int) -> bytes:
             image = scratch / "image"
@@ -128,41 +134,20 @@ def build(target: Target) -> bytes:
         return built
 
 
-def build_e2k(name: str) -> bytes:
-    """Assemble one program for Elbrus."""
-    try:
-        from e2kdisk.machine.cpu.e2k.assembler import AssemblyError, assemble
-    except ImportError as error:
-        raise BuildError(f"needs e2kdisk itself: {error}") from None
-    source = HERE / "e2k" / f"{name}.s"
-    try:
-        return assemble(source.read_text(encoding="utf-8"), file=str(source)).code
-    except AssemblyError as error:
-        raise BuildError(str(error)) from None
-
-
-def images() -> Iterator[tuple[Path, Callable[[], bytes]]]:
-    """Every image, and what builds it."""
-    for name in E2K_PROGRAMS:
-        yield IMAGES / f"e2k-{name}.bin", partial(build_e2k, name)
-    for target in TARGETS:
-        yield target.image, partial(build, target)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Build all images and keep or compare them; the exit code."""
     parser = argparse.ArgumentParser(description="Build the guest programs.")
     parser.add_argument("--check", action="store_true", help="compare with the images instead of replacing them")
     check: bool = parser.parse_args(argv).check
     try:
-        for image, make in images():
-            built = make()
-            name = image.relative_to(HERE.parent)
+        for target in TARGETS:
+            built = build(target)
+            name = target.image.relative_to(HERE.parent)
             if not check:
                 IMAGES.mkdir(exist_ok=True)
-                image.write_bytes(built)
+                target.image.write_bytes(built)
                 print(f"{name}: {len(built)} bytes")
-            elif not image.exists() or image.read_bytes() != built:
+            elif not target.image.exists() or target.image.read_bytes() != built:
                 print(f"{name} is not what its source builds: run python firmware/build.py", file=sys.stderr)
                 return 1
     except BuildError as error:

@@ -39,15 +39,15 @@ def children_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def steps(cpu: str, loads: int) -> list[tuple[str, str]]:
+def steps(cpu: str, loads: int, command: str = "load virtio 0:1 {address:#x} big.bin") -> list[tuple[str, str]]:
     """What to wait for and what to type then; the last wait ends the run."""
-    load = f"load virtio 0:1 {BUILDS[cpu].load_address:#x} big.bin\n"
+    load = command.format(address=BUILDS[cpu].load_address) + "\n"
     prompts = [("\n=> ", load)] * loads + [("\n=> ", "")]
     return [("Hit any key", "\n"), *prompts]
 
 
-def run_qemu(cpu: str, image: Path, loads: int) -> float:
-    """CPU seconds of one qemu-system process."""
+def run_qemu(cpu: str, image: Path, talk: list[tuple[str, str]]) -> float:
+    """CPU seconds of one qemu-system process that does what steps() says."""
     command = [*QEMU[cpu], "-m", "256", "-nographic", "-nic", "none", "-monitor", "none", "-serial", "stdio"]
     command += ["-bios", str(oracles.uboot(BUILDS[cpu].name)), "-global", "virtio-mmio.force-legacy=false"]
     command += ["-drive", f"if=none,id=d,format=qcow2,file={image},readonly=on", "-device", "virtio-blk-device,drive=d"]
@@ -55,7 +55,7 @@ def run_qemu(cpu: str, image: Path, loads: int) -> float:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
         output = b""
-        for wanted, typed in steps(cpu, loads):
+        for wanted, typed in talk:
             while wanted.encode() not in output:
                 if not select.select([process.stdout], [], [], LIMIT)[0]:
                     process.kill()
@@ -101,7 +101,7 @@ def main() -> None:
         print(f"{'CPU seconds, medians of ' + str(options.rounds):34} {'QEMU':>7} {'virtual':>16} {'host clock':>16}")
         for cpu in options.cpu or BUILDS:
             sides = {
-                "qemu": lambda loads, cpu=cpu: run_qemu(cpu, image, loads),
+                "qemu": lambda loads, cpu=cpu: run_qemu(cpu, image, steps(cpu, loads)),
                 "virtual": lambda loads, cpu=cpu: run_ours(cpu, image, loads, "virtual"),
                 "host": lambda loads, cpu=cpu: run_ours(cpu, image, loads, "host"),
             }
