@@ -418,7 +418,7 @@ def test_a_saved_board_goes_on_in_another_machine():
         first.run(9)
         second.load(first.save())
         names = {chip.name for chip in first.board.chips}
-        assert {"sic", "ioapic", "lapic", "serial", "i2c-spi", "spmc", "pci-config", "pci-bridge"} <= names
+        assert {"sic", "ioapic", "lapic", "escc", "i2c-spi", "spmc", "pci-config", "pci-bridge"} <= names
         assert second.board.save() == first.board.save()
         assert load(second, SERIAL, 1) == 0, "the register that was named is still named"
         assert first.run() is second.run() is StopReason.HALTED

@@ -102,7 +102,7 @@ class IoApicWindow:
 class SerialPorts(PciFunction):
     """Function 02.2: the ESCC behind BAR1, which firmware finds already set."""
 
-    def __init__(self, base: int, name: str = "serial") -> None:
+    def __init__(self, base: int, name: str = "escc") -> None:
         self.escc = Escc(IrqLine(self.set_intx))
         identity = Identity(vendor=MCST, device=0x8019, class_code=0x0700, prog_if=2, revision=1)
         super().__init__(name, identity, interrupt_pin=1, bars=[Bar(index=1, size=0x1000, registers=self.escc)])
