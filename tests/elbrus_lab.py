@@ -1,5 +1,7 @@
 """Machines of the Elbrus board that run a few lines of assembler."""
 
+import struct
+
 from e2kdisk import Machine
 from e2kdisk.machine.cpu.e2k.assembler import assemble
 
@@ -30,6 +32,17 @@ def elbrus(program="stop: branch stop", /, **options):
     if isinstance(program, str):
         program = assemble(program, base=FIRMWARE).code
     return Machine("elbrus", bios=program, **options)
+
+
+def elf(segments, entry, machine=175):
+    """An ELF file with these segments: (address, content, size in memory)."""
+    table, start = b"", 64 + 56 * len(segments)
+    for address, content, size in segments:
+        table += struct.pack("<IIQQQQQQ", 1, 7, start, address, address, len(content), size, 8)
+        start += len(content)
+    rest = (2, machine, 1, entry, 64, 0, 0, 64, 56, len(segments), 0, 0, 0)
+    header = struct.pack("<4s5B7xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 0, *rest)
+    return header + table + b"".join(content for _, content, _ in segments)
 
 
 def peek(machine, address, size=8):

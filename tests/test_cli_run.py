@@ -231,7 +231,7 @@ def test_a_full_disk_for_the_trace_names_the_trace(make_disk, call):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "the following arguments are required: --bios; see e2kdisk run --help"),
+        ([], "give --bios FILE, or --kernel FILE on elbrus; see e2kdisk run --help"),
         (["--board", "virt-arm63"], "unknown board 'virt-arm63'; did you mean 'virt-arm64'? known are elbrus, "),
         (["--bios", "nowhere.bin"], "bios nowhere.bin: No such file or directory; --bios demo is the guest program"),
         (["--bios", "."], "bios .: Is a directory; --bios demo"),

@@ -114,6 +114,8 @@ class Machine:
         *,
         cpu: str = "",
         bios: bytes | str | os.PathLike[str] = b"",
+        kernel: bytes | str | os.PathLike[str] = b"",
+        cmdline: str = "",
         ram: int = 256 << 20,
         drives: Iterable[AnyDrive] = (),
         interface: str = "",
@@ -128,7 +130,8 @@ class Machine:
     ) -> None:
         """Put a machine together and switch it on; run() makes it go.
 
-        bios is the firmware or its file. Drives are disks, which stay the caller's, or what to open under `policy`
+        bios is the firmware or its file; where the board can load a kernel, that may take its place, with a command
+        line. Drives are disks, which stay the caller's, or what to open under `policy`
         ("disk.qcow2,if=ide,readonly=on"), closed by close(). Those that do not say which controller they are for get
         one of kind `interface`, else the board's first; they fill its places in order. All disks and the machine share
         one scheduler: the given one, else that of the first Disk, else a new one. Its clock becomes the machine's:
@@ -160,10 +163,13 @@ class Machine:
         self._policy = policy
         self._closed = False
         bios = bios if isinstance(bios, bytes) else Path(bios).read_bytes()
+        kernel = kernel if isinstance(kernel, bytes) else Path(kernel).read_bytes()
 
         timing = _Timing(self.scheduler)
         self.board = BOARDS[board](ram, timing, cpu, quirks)
-        self.board.bios = bios
+        if kernel and not self.board.LOADS_KERNELS:
+            raise UsageError(f"board {board} loads no kernel; its firmware does")
+        self.board.bios, self.board.kernel, self.board.cmdline = bios, kernel, cmdline
         if wiring is not None:
             self.board.wiring = wiring
         self.cpu = self.board.cpu

@@ -69,7 +69,9 @@ def parser() -> Parser:
     parser.add_argument(
         "--serial", type=int, default=0, metavar="N", help="which serial port is the console (default 0); elbrus has 2"
     )
-    parser.add_argument("--bios", required=True, metavar="FILE", help='the firmware; "demo": the guest of the demo')
+    parser.add_argument("--bios", metavar="FILE", help='the firmware; "demo": the guest of the demo')
+    parser.add_argument("--kernel", metavar="FILE", help="elbrus: a kernel image to start instead of firmware")
+    parser.add_argument("--append", default="", metavar="TEXT", help="the kernel's command line")
     parser.add_argument("--drive", action="append", default=[], metavar="OPTIONS", help="a disk, see below; repeatable")
     parser.add_argument(
         "--ram", type=size("--ram", least=16 << 20), default=256 << 20, metavar="SIZE", help="default 256M"
@@ -107,7 +109,9 @@ def main(arguments: Sequence[str]) -> int:
 
     if given.board not in BOARDS:
         raise unknown_name("board", given.board, BOARDS)
-    bios = load_bios(given.board, given.bios)
+    if given.bios is None and given.kernel is None:
+        raise UsageError("give --bios FILE, or --kernel FILE on elbrus; see e2kdisk run --help")
+    bios = b"" if given.bios is None else load_bios(given.board, given.bios)
     board = BOARDS[given.board]
     kinds = [board.interface(drive.interface) for drive in drives]
     scheduler = Scheduler()
@@ -122,6 +126,8 @@ def main(arguments: Sequence[str]) -> int:
                 cpu=given.cpu,
                 quirks=given.quirk,
                 bios=bios,
+                kernel=given.kernel or b"",
+                cmdline=given.append,
                 ram=given.ram,
                 drives=[Drive(disk, kind) for disk, kind in zip(disks, kinds, strict=True)],
                 clock=given.clock or ("host" if steps is None else "virtual"),

@@ -62,6 +62,8 @@ class Board:
     INTERFACES: ClassVar[tuple[str, ...]]
     """Kinds of disk controllers; the first one unless a drive says."""
     MIN_RAM: ClassVar[int] = 16 << 20
+    LOADS_KERNELS: ClassVar[bool] = False
+    """Whether it can start a kernel by itself, without firmware."""
 
     cpu: Cpu
     serial_ports: tuple[SerialPort, ...]
@@ -89,6 +91,9 @@ class Board:
         self.controllers: list[Controller] = []
         self.wiring = Wiring()
         self.bios = b""
+        self.kernel = b""
+        self.cmdline = ""
+        """Of the kernel."""
         self.exit_code = 0
         """What the guest gave when it powered off, where the board has a way to say it."""
         self._banks: list[RamBank] = []
@@ -155,11 +160,18 @@ class Board:
 
     def put(self, address: int, data: bytes) -> None:
         """Write to RAM as a boot loader or a ROM would. Raises UsageError where there is not enough of it."""
-        room = self.cpu.memory.target(address, len(data))
+        self._room(address, len(data))[:] = data
+
+    def clear(self, address: int, size: int) -> None:
+        """Write zeros to RAM. Raises UsageError where there is not enough of it."""
+        room = self._room(address, size)  # first: a wild size must not become that many zeros
+        room[:] = bytes(size)
+
+    def _room(self, address: int, size: int) -> memoryview:
+        room = self.cpu.memory.target(address, size)
         if room is None:
-            size = self.ram.view.nbytes
-            raise UsageError(f"{len(data)} bytes at {address:#x} do not fit into {size} bytes of RAM")
-        room[:] = data
+            raise UsageError(f"{size} bytes at {address:#x} do not fit into {self.ram.view.nbytes} bytes of RAM")
+        return room
 
     # -- state ------------------------------------------------------------------------------------
 

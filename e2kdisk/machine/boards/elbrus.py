@@ -28,6 +28,7 @@ from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.board import Board, Drive, Timing
 from e2kdisk.machine.boards.boot_block import SIZE as BOOT_BLOCK_SIZE
 from e2kdisk.machine.boards.boot_block import Bank, BootBlock
+from e2kdisk.machine.boards.kernel import load_kernel
 from e2kdisk.machine.bus import Window
 from e2kdisk.machine.chips import iohub, lapic
 from e2kdisk.machine.chips.ioapic import IoApic
@@ -70,6 +71,7 @@ class Elbrus(Board):
     NAME = "elbrus"
     DESCRIPTION = "Elbrus at the addresses of qemu-e2k's machine, with disks"
     CPUS = ("e2k", "arm64")
+    LOADS_KERNELS = True
     INTERFACES = ("ide", "virtio")
     QUIRKS: ClassVar[dict[str, str]] = {
         "qemu-offset": "PCI bus address A is seen at 0x80000000 + A, as in qemu-e2k, instead of at A"
@@ -206,9 +208,16 @@ class Elbrus(Board):
         self.config_ports.reset()
 
     def start(self) -> dict[str, int]:
-        """Board.start: firmware is called as it calls a kernel, f(0, boot info block)."""
-        block = BootBlock(banks=self.banks, serial_base=SERIAL, board_name=b"e2kdisk elbrus")
+        """Board.start: firmware is called as it calls a kernel, f(0, boot info block); so is a kernel in its place."""
+        block = BootBlock(cmdline=self.cmdline, banks=self.banks, serial_base=SERIAL, board_name=b"e2kdisk elbrus")
         self.put(FIRMWARE, self.bios)
         self.put(BOOT_BLOCK, block.pack())
+        entry, block_at = FIRMWARE, BOOT_BLOCK
+        if self.kernel:
+            kernel = load_kernel(self.kernel, block)
+            for piece in kernel.pieces:
+                self.put(piece.address, piece.content)
+                self.clear(piece.address + len(piece.content), piece.zeros)
+            entry, block_at = kernel.entry, kernel.block or BOOT_BLOCK
         first, second = ("r0", "r1") if self.cpu_name == "e2k" else ("x0", "x1")
-        return {"pc": FIRMWARE, first: 0, second: BOOT_BLOCK}
+        return {"pc": entry, first: 0, second: block_at}
