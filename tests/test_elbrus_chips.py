@@ -382,6 +382,23 @@ def test_a_local_apic_interrupts_again_after_it_is_restored():
     assert apics.output.level and apics.take() == 0x61
 
 
+def test_an_edge_that_was_sent_before_the_machine_was_saved_is_not_sent_again():
+    saved = Apics()
+    saved.route(7, 0x77)
+    saved.ioapic.line(7).set(True)
+    assert saved.take() == 0x77
+    apics = Apics()
+    apics.lapic.load(saved.lapic.save())
+    apics.ioapic.load(saved.ioapic.save())
+    line = apics.ioapic.line(7)
+    line.set(True)  # as the device does that is restored last
+    apics.end()
+    assert apics.take() == 0xFF
+    line.set(False)
+    line.set(True)
+    assert apics.take() == 0x77
+
+
 @pytest.mark.parametrize("chip", [Channel, Escc, IoApic, LocalApic, Sic])
 def test_every_register_says_what_it_is_and_where_it_is_defined(chip):
     assert all(register.name and register.meaning and register.section for register in chip.registers)

@@ -48,9 +48,11 @@ class IoApic(Chip):
         return IrqLine(partial(self._set_level, pin))
 
     def _set_level(self, pin: int, level: bool) -> None:
+        # A line that is driven as it was when the machine was saved has not changed.
+        rises = level and not self._level >> pin & 1
         self._level = self._level | 1 << pin if level else self._level & ~(1 << pin)
         entry = self._entries[pin]
-        if level and not entry & LEVEL and not entry & MASKED:
+        if rises and not entry & (LEVEL | MASKED):
             self._deliver(entry & VECTOR)
         self._serve(pin)
 
