@@ -6,13 +6,15 @@ import random
 import pytest
 
 import e2kdisk
-from e2kdisk import UsageError
+from e2kdisk import Machine, UsageError
 from e2kdisk.devices.pci import Bar, Identity, PciFunction
 from e2kdisk.machine.boards.boot_block import BootBlock
 from e2kdisk.machine.chips.sifive_test import SifiveTest
+from e2kdisk.machine.console import ConsoleTimeout
 from e2kdisk.machine.machine import StopReason
 from e2kdisk.machine.trace import Tracer
 from tests.elbrus_lab import CONFIG, FIRMWARE, PORTS, SERIAL, SPMC, elbrus, function, load, peek, store
+from tests.elbrus_reader import READER
 
 pytestmark = pytest.mark.guest
 
@@ -333,25 +335,36 @@ def test_a_branch_to_itself_is_the_end_even_if_somebody_types(interactive):
         assert machine.run() is StopReason.HALTED
 
 
+POLLING = f"""
+    addd 0, {SERIAL} -> r1
+    {{ addd 0, 3 -> r2; addd 0, 0xc1 -> r3 }}
+    stb r2 -> [r1]
+    stb r3 -> [r1]
+wait:
+    ldb [r1] -> r2
+    andd r2, 1 -> r2
+    cmpesb r2, 0 -> p0
+    branch wait ? p0
+    ldb [r1 + 1] -> r2
+stop:
+    branch stop
+"""
+
+
 def test_a_guest_that_polls_for_input_waits_until_its_time_is_over_and_reads_what_is_typed():
-    program = f"""
-        addd 0, {SERIAL} -> r1
-        {{ addd 0, 3 -> r2; addd 0, 0xc1 -> r3 }}
-        stb r2 -> [r1]
-        stb r3 -> [r1]
-    wait:
-        ldb [r1] -> r2
-        andd r2, 1 -> r2
-        cmpesb r2, 0 -> p0
-        branch wait ? p0
-        ldb [r1 + 1] -> r2
-    stop:
-        branch stop
-    """
-    with elbrus(program) as machine:
+    with elbrus(POLLING) as machine:
         assert machine.run(5000) is StopReason.LIMIT
         machine.console.send("k")
         assert machine.run() is StopReason.HALTED and machine.cpu.read_register("r2") == ord("k")
+
+
+@pytest.mark.parametrize("cpu", ["e2k", "arm64"])
+def test_seconds_of_polling_for_input_pass_in_a_moment(cpu):
+    with elbrus(POLLING) if cpu == "e2k" else Machine("elbrus", cpu="arm64", bios=READER) as machine:
+        with pytest.raises(ConsoleTimeout):
+            machine.console.expect("never", timeout=10)
+        assert 10e9 <= machine.time.now_ns() < 11e9
+        assert machine.instructions < 4_000_000
 
 
 def test_virtual_time_passes_at_two_million_wide_instructions_a_second():

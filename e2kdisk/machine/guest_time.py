@@ -1,8 +1,8 @@
 """Time as the guest reads it: instructions under the virtual clock, nanoseconds under the host's.
 
-A guest that does nothing but read the time is waiting for it. Under the virtual clock such reads move time forward by
-themselves, more with each: a delay of two seconds costs some thousand reads instead of 200 million instructions, and
-is still the same in every run.
+A guest that does nothing but read the time, or look for input, is waiting for it. Under the virtual clock such reads
+move time forward by themselves, more with each: a delay of two seconds costs some thousand reads instead of 200 million
+instructions, and is still the same in every run.
 """
 
 from __future__ import annotations

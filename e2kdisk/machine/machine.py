@@ -194,6 +194,7 @@ class Machine:
         consoles = []
         for port in self.board.serial_ports:
             port.line = console = Console(self)
+            port.on_waiting = self.time.read_ns  # it waits as one that reads the time does: time moves on
             consoles.append(console)
         return tuple(consoles)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 from e2kdisk.devices.controller import Trace
@@ -125,6 +126,8 @@ class SerialPort(Chip):
     def __init__(self, name: str, size: int) -> None:
         super().__init__(name, size)
         self.line: SerialLine = NoLine()
+        self.on_waiting: Callable[[], object] = lambda: None
+        """Called for each look of a guest that does nothing but look for input, where the chip can tell."""
         self._received: list[int] = []
 
     def refill(self) -> None:

@@ -16,6 +16,8 @@ from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.registers import RW, Register, RegisterMap
 from e2kdisk.machine.chips.chip import Chip, SerialPort
 
+WAITING = 64
+"""So many looks at the status without a byte sent or received mean that the guest waits for input."""
 # RR0, and RR1: everything is sent, the residue code of whole bytes
 RX_AVAILABLE = 1 << 0
 TX_EMPTY = 1 << 2
@@ -50,7 +52,7 @@ class Channel(SerialPort):
     """One serial port. As a RegisterDevice it is its sixteen registers, by number: RRn to read, WRn to write."""
 
     FIFO = 8
-    STATE = ("_received", "_written", "_sent", "pointer")
+    STATE = ("_received", "_written", "_sent", "pointer", "_looks")
 
     def __init__(self, name: str, chip: Escc) -> None:
         super().__init__(name, 16)
@@ -64,6 +66,7 @@ class Channel(SerialPort):
         self._received = []
         self._written = [0] * 16
         self._sent = False
+        self._looks = 0
         self.pointer = 0
         self._changed()
 
@@ -89,10 +92,12 @@ class Channel(SerialPort):
 
     def read_data(self) -> int:
         """RR8: take a received byte."""
+        self._looks = 0
         return self._pop()
 
     def write_data(self, value: int) -> None:
         """WR8: send a byte; lost unless the transmitter is enabled."""
+        self._looks = 0
         if not self._written[5] & TX_ENABLE:
             return
         if not self._written[14] & LOOPBACK:
@@ -125,6 +130,9 @@ class Channel(SerialPort):
         """RR0."""
         if not self._received:
             self.refill()
+        self._looks += 1
+        if self._looks > WAITING and not self._received:
+            self.on_waiting()
         return TX_EMPTY | TX_UNDERRUN | CONNECTED | (RX_AVAILABLE if self._received else 0)
 
     def read_vector(self) -> int:
