@@ -244,32 +244,51 @@ def test_a_bitmap_that_was_not_stored_can_only_be_removed(tmp_path: Path) -> Non
     oracles.assert_clean(path)
 
 
-def test_a_bitmap_whose_data_is_not_all_in_the_file_is_not_taken_for_a_clean_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["table", "data"])
+def test_a_bitmap_that_is_not_all_in_the_file_is_not_taken_for_a_clean_one(what: str, tmp_path: Path) -> None:
     path = made(tmp_path / "disk.qcow2", "b")
     with open_disk(path, format="qcow2") as disk:
         disk.pwrite(0, b"written")
+    found = stored(path)["b"]
     with open(path, "r+b") as file:
-        file.seek(stored(path)["b"].table)
+        file.seek(found.place if what == "table" else found.table)
         file.write(struct.pack(">Q", 1 << 40))
     with open_disk(path, format="qcow2", read_only=True) as disk:
         assert bitmaps_of(disk).find("b").inconsistent
     assert check(path).corruptions == 1
 
 
+def test_the_bitmaps_that_stay_when_one_is_removed_are_still_in_use(tmp_path: Path) -> None:
+    path = made(tmp_path / "disk.qcow2", "b", "c", "d")
+    with open_disk(path, format="qcow2") as disk:
+        disk.scheduler.run(bitmaps_of(disk).remove("c"))
+        assert {name: item.flags for name, item in stored(path).items()} == {"b": AUTO | IN_USE, "d": AUTO | IN_USE}
+        disk.pwrite(0, b"written")
+    assert {name: item.dirty for name, item in stored(path).items()} == {"b": [(0, 65536)], "d": [(0, 65536)]}
+
+
 @pytest.mark.needs("qemu-utils")
-def test_bitmaps_that_cannot_be_stored_stay_in_use_and_everything_else_is_closed_in_order(tmp_path: Path) -> None:
-    path = made(tmp_path / "disk.qcow2", "b")
+@pytest.mark.parametrize("room", range(5))
+def test_bitmaps_that_cannot_be_stored_stay_in_use_and_everything_else_is_closed_in_order(
+    room: int, tmp_path: Path
+) -> None:
+    path = made(tmp_path / "disk.qcow2", "b", "c")
     disk = open_disk(path, format="qcow2")
     disk.pwrite(0, b"written")
     disk.sync()
+    refcounts: Any = disk.node.refcounts  # type: ignore[attr-defined]
+    left, allocate = [None] * room, refcounts.allocate
 
-    async def full(clusters: int) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    async def nearly_full(clusters: int) -> Any:
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left.pop()
+        return await allocate(clusters)
 
-    disk.node.refcounts.allocate = full  # type: ignore[attr-defined]
+    refcounts.allocate = nearly_full
     with pytest.raises(OSError, match="No space"):
         disk.close()
-    assert stored(path)["b"].flags == AUTO | IN_USE
+    assert {item.flags for item in stored(path).values()} == {AUTO | IN_USE}
     oracles.assert_clean(path)
     with open_disk(path, format="qcow2") as disk:
         assert disk.pread(0, 7) == b"written"
