@@ -77,6 +77,8 @@ def stored_in(data: bytes) -> dict[str, Stored]:
 
 def _ranges(bits: bytearray, size: int, granularity: int) -> Ranges:
     found: Ranges = []
+    if bits.count(0) == len(bits):
+        return found
     for number in range(-(-size // granularity)):
         if bits[number >> 3] >> (number & 7) & 1:
             offset, end = number * granularity, min((number + 1) * granularity, size)
