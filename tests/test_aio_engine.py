@@ -84,7 +84,7 @@ def test_the_auto_engine_reads_and_writes_the_page_cache_without_a_thread(fd):
     buffer = bytearray(5)
     assert engine.try_read(fd, [memoryview(buffer)], 0) == 5
     assert buffer == b"hello"
-    assert engine._pool is None
+    assert engine._workers is None
 
 
 def test_the_simulated_engine_completes_in_the_order_of_its_chooser(fd):

@@ -331,12 +331,26 @@ def test_an_error_on_a_thread_reaches_the_request():
     engine.close()
 
 
-def test_when_no_thread_can_start_the_request_fails_and_does_not_hang():
+def test_when_no_thread_can_start_the_request_fails_and_does_not_hang(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     scheduler = Scheduler()
     engine = ThreadEngine(scheduler)
-    engine.pool.shutdown()
-    with pytest.raises(RuntimeError, match="shutdown"):
+    with pytest.raises(RuntimeError, match="can't start"):
         scheduler.run(engine.call(time.sleep, 0))
+
+
+def test_calls_wait_for_each_other_only_when_all_threads_are_busy():
+    scheduler = Scheduler()
+    engine = ThreadEngine(scheduler, threads=3)
+    meeting = threading.Barrier(3)
+    for _ in range(20):
+        for _ in range(3):
+            scheduler.start(engine.call(meeting.wait, 10))
+        scheduler.drain()
+    engine.close()
 
 
 def test_an_interrupt_reaches_whoever_polls(scheduler):

@@ -8,12 +8,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Protocol, TypeVar, cast
 
 from e2kdisk.aio.scheduler import Scheduler, Task, park
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -116,34 +115,77 @@ def write_fully(fd: int, iov: IoVec, offset: int) -> None:
         done += count
 
 
+class Workers:
+    """Threads that make calls; one more is started whenever all are busy, up to a limit.
+
+    A part of concurrent.futures, which takes longer to import than most commands take to run.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[Thread] = []
+        self._lock = Lock()
+        self._idle = 0
+        """Threads that have ended a call, less those for which another has been sent; right until the limit."""
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Make a call, which raises nothing, on a thread. Raises RuntimeError when no thread can be started."""
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif len(self._threads) < self._limit:
+                # A daemon: a process that is interrupted does not wait for a disk that does not answer.
+                thread = Thread(target=self._work, name=f"e2kdisk-io-{len(self._threads)}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        self._calls.put(call)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # or its buffers would stay until the next one comes
+            with self._lock:
+                self._idle += 1
+
+    def close(self) -> None:
+        """Wait for the calls under way and end the threads."""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
 class _ThreadCall:
     """A place where a task waits for a call on a worker thread."""
 
-    __slots__ = ("args", "engine", "function")
+    __slots__ = ("args", "engine", "function", "task")
 
     def __init__(self, engine: ThreadEngine, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.engine = engine
         self.function = function
         self.args = args
+        self.task: Task
 
     def park(self, task: Task) -> None:
+        self.task = task
         # Announced before it is submitted: the worker may post before submit() returns.
         self.engine.scheduler.expect_post()
         try:
-            self.engine.pool.submit(self._work, task)
+            self.engine.workers.submit(self._work)
         except RuntimeError as error:  # the interpreter shuts down: no thread starts any more
             self.engine.scheduler.post(task, error=error)
 
     def unpark(self, task: Task) -> bool:
         return False
 
-    def _work(self, task: Task) -> None:
+    def _work(self) -> None:
         try:
             value = self.function(*self.args)
         except BaseException as error:
-            self.engine.scheduler.post(task, error=error)
+            self.engine.scheduler.post(self.task, error=error)
         else:
-            self.engine.scheduler.post(task, value)
+            self.engine.scheduler.post(self.task, value)
 
 
 class ThreadEngine:
@@ -152,16 +194,14 @@ class ThreadEngine:
     def __init__(self, scheduler: Scheduler, threads: int = 8) -> None:
         self.scheduler = scheduler
         self.threads = threads
-        self._pool: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
 
     @property
-    def pool(self) -> ThreadPoolExecutor:
+    def workers(self) -> Workers:
         """The worker threads, started when first needed: most commands never need them."""
-        if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # imports logging, which costs more than our whole start
-
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="e2kdisk-io")
-        return self._pool
+        if self._workers is None:
+            self._workers = Workers(self.threads)
+        return self._workers
 
     def try_read(self, fd: int, iov: IoVec, offset: int) -> int:
         """Engine.try_read: never inline."""
@@ -185,9 +225,9 @@ class ThreadEngine:
 
     def close(self) -> None:
         """Engine.close."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._pool = None
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
 
 class AutoEngine(ThreadEngine):
