@@ -141,6 +141,15 @@ class FileNode(Node):
         with self._request():
             await self.engine.write(self.fd, iov, offset)
 
+    async def copy_from(self, source: FileNode, source_offset: int, offset: int, length: int) -> None:
+        """Let the host copy bytes of another file to offset of this one. Raises OSError, EXDEV where it cannot."""
+        if self.read_only:
+            raise ReadOnlyError(self.name)
+        with self._request():
+            await self.engine.call(_copy_fully, source.fd, self.fd, source_offset, offset, length)
+        self.size = max(self.size, offset + length)
+        self._written += 1
+
     async def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Node.write_zeroes: by the file system where it can, else by writing zeros."""
         if self.read_only:
@@ -289,6 +298,15 @@ class FileNode(Node):
 
     def _refuse_write(self, fd: int, iov: IoVec, offset: int) -> int:
         raise ReadOnlyError(self.name)
+
+
+def _copy_fully(source: int, target: int, source_offset: int, offset: int, length: int) -> None:
+    done = 0
+    while done < length:
+        count = os.copy_file_range(source, target, length - done, source_offset + done, offset + done)
+        if count == 0:
+            raise OSError(errno.EINVAL, "the source has become shorter")
+        done += count
 
 
 def _open_fd(filename: str, flags: int) -> int:

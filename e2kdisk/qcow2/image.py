@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
 from e2kdisk.qcow2.bitmaps import Bitmaps
 from e2kdisk.qcow2.cache import Table
-from e2kdisk.qcow2.compressed_write import write_compressed
+from e2kdisk.qcow2.compressed_write import write_compressed, write_packed
 from e2kdisk.qcow2.compression import Decompressor, read_compressed_run
 from e2kdisk.qcow2.cow import CopyOnWrite
 from e2kdisk.qcow2.dirty_bits import DirtyBits
@@ -41,6 +41,7 @@ from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
 
 if TYPE_CHECKING:
+    from e2kdisk.block.file import FileNode
     from e2kdisk.crypto.sector import SectorCipher
 
 _PLAIN = layout.COMPRESSED | layout.ZERO
@@ -340,7 +341,7 @@ class Qcow2Image(Node):
         async with self.lock:
             claim = await self.allocator.claim(offset, length)
             if isinstance(claim, InPlace):
-                self._need_unguarded(claim.host, claim.length)
+                self.need_unguarded(claim.host, claim.length)
                 item = self.inflight.enter_write(claim.host, claim.length)
         if isinstance(claim, InPlace):
             try:
@@ -358,7 +359,8 @@ class Qcow2Image(Node):
             await self.finish(claim)
         return claim.length
 
-    def _need_unguarded(self, host: HostOffset, length: int) -> None:
+    def need_unguarded(self, host: HostOffset, length: int) -> None:
+        """Raise CorruptImage if a write of guest data would land on metadata."""
         kind = self.guard.hit(host, length)
         if kind is not None:
             raise CorruptImage(
@@ -439,9 +441,31 @@ class Qcow2Image(Node):
         async with self._changing(offset, length):
             await write_compressed(self, offset, iov, length, level)
 
+    async def write_packed(self, offset: int, packed: Sequence[bytes]) -> None:
+        """Write clusters that are compressed already, one behind the other. Raises OSError or ImageError."""
+        length = min(len(packed) << self.geometry.cluster_bits, self.size - offset)
+        async with self._changing(offset, length):
+            await write_packed(self, GuestOffset(offset), packed)
+
     async def status(self, offset: int, length: int) -> BlockStatus:
         """Node.status: what this layer says, without its backing file."""
         return status_of(self, GuestOffset(offset), await self._extent(GuestOffset(offset), length))
+
+    async def copy_from(self, offset: int, source: FileNode, source_offset: int, length: int) -> None:
+        """Write bytes of a host file, copied by the host (copy_range.py). Raises OSError or ImageError."""
+        from e2kdisk.qcow2.copy_range import copy_from
+
+        async with self._changing(offset, length):
+            await copy_from(self, GuestOffset(offset), source, source_offset, length)
+
+    async def data_run(self, offset: int, length: int) -> int:
+        """How many bytes from offset this image holds as data, wherever they lie; 0 if it does not."""
+        while True:
+            table = self.mapping.resident(GuestOffset(offset))
+            if table is not None or not self.mapping.has_l2_table(GuestOffset(offset)):
+                return self.mapping.data_run(table, GuestOffset(offset), length)
+            async with self.lock:
+                await self.mapping.load(GuestOffset(offset))
 
     # -- flush, close -----------------------------------------------------------------------------
 

@@ -201,6 +201,26 @@ class Mapping:
             end += 1
         return self._clip(offset, end, length), HostOffset(first + inside) if first else None
 
+    def data_run(self, table: Table[Entries64] | None, offset: GuestOffset, length: int) -> int:
+        """Bytes from offset whose clusters hold data, compressed or not; it ends before an entry that is broken."""
+        if table is None:
+            return 0
+        geometry = self._geometry
+        values = table.entries.values
+        start = index = (offset >> geometry.cluster_bits) & geometry.slice_mask
+        last = min(
+            index + ((offset & geometry.cluster_mask) + length - 1 >> geometry.cluster_bits), geometry.slice_mask
+        )
+        wrong = layout.ZERO | layout.L2_RESERVED | geometry.cluster_mask
+        while index <= last:
+            entry = values[index]
+            if not entry & layout.COMPRESSED and (
+                entry & wrong or not 0 < entry & layout.OFFSET_MASK < self._file.size
+            ):
+                break
+            index += 1
+        return self._clip(offset, index, length) if index > start else 0
+
     def _clip(self, offset: GuestOffset, end_index: int, length: int) -> int:
         geometry = self._geometry
         slice_start = offset >> geometry.slice_shift << geometry.slice_shift

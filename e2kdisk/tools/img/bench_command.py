@@ -76,7 +76,7 @@ async def _bench(
     *,
     writing: bool,
 ) -> None:
-    from e2kdisk.tools.img.copying import gather
+    from e2kdisk.aio.gather import gather
 
     node, end = image.node, image.size
     buffers = [memoryview(bytearray(pattern * size)) for _ in range(min(depth, max(count, 1)))]

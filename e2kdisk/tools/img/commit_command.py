@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
     from e2kdisk.tools.img.opening import Image, Session
     from e2kdisk.tools.img.progress import Progress
+    from e2kdisk.tools.img.rate import RateLimit
 
 
 def run(arguments: list[str]) -> int:
@@ -23,19 +24,19 @@ def run(arguments: list[str]) -> int:
     cache_text = given.value("t")
     name = given.one_name()
     cache = given.cache("t", "writeback", "cache") if cache_text else "writeback"
-    if given.value("r") is not None:
-        size_argument("rate limit", given.value("r") or "")
+    rate = size_argument("rate limit", given.value("r") or "0")
 
     from e2kdisk.qcow2.chain import make_empty
     from e2kdisk.tools.img.opening import Session
     from e2kdisk.tools.img.progress import Progress
+    from e2kdisk.tools.img.rate import RateLimit
 
     session = Session(given)
     layers = _open_chain(session, given, name, cache)
     top, base = layers[0], layers[-1]
     progress = Progress(given.has("p") and not given.quiet)
     try:
-        session.run(_commit(top, base.node, len(layers) - 1, progress))
+        session.run(_commit(top, base.node, len(layers) - 1, RateLimit(session.scheduler, rate), progress))
         if not given.has("d") and len(layers) == 2:
             session.run(make_empty(_qcow2(top)))
         progress.end()
@@ -92,7 +93,7 @@ def _qcow2(image: Image) -> Qcow2Image:
     return image.node
 
 
-async def _commit(top: Image, base: Node, depth: int, progress: Progress) -> None:
+async def _commit(top: Image, base: Node, depth: int, rate: RateLimit, progress: Progress) -> None:
     """Bring everything above the base into it."""
     from e2kdisk.tools.img.status import run_at
 
@@ -104,9 +105,11 @@ async def _commit(top: Image, base: Node, depth: int, progress: Progress) -> Non
         run = await run_at(top.node, offset, end - offset)
         length = run.length
         if run.depth < depth and run.zero and (run.present or depth > 1):
+            await rate.passing(length)
             await base.write_zeroes(offset, length, unmap=True)
         elif run.depth < depth and run.data:
             length = min(length, len(chunk))
+            await rate.passing(length)
             await top.node.read(offset, [chunk[:length]])
             await base.write(offset, [chunk[:length]])
         offset += length

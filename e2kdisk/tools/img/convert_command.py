@@ -25,6 +25,7 @@ LONG: dict[str, bool | str] = {
 }
 MAX_SPARSE = 16 << 20
 DEFAULT_SPARSE = 4096
+DEFAULT_WORKERS = 8
 
 
 def run(arguments: list[str]) -> int:
@@ -36,8 +37,7 @@ def run(arguments: list[str]) -> int:
     coroutines = given.value("m")
     if coroutines is not None and not (coroutines.isascii() and coroutines.isdigit() and 1 <= int(coroutines) <= 16):
         raise Failure("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16")
-    if given.value("r") is not None:
-        size_argument("rate limit", given.value("r") or "")
+    rate = size_argument("rate limit", given.value("r") or "0")
     format = given.value("O") or "raw"
     if wants_help(given.values("o")):
         if format not in FORMATS:
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
         try:
             if given.has("bitmaps") and not has_bitmap_support(target):
                 raise Failure(f"Format driver '{target.format}' does not support bitmaps")
-            _copy(session, given, sources, target, sparse, progress)
+            _copy(session, given, sources, target, sparse, rate, progress)
             if given.has("bitmaps"):
                 # Last: the copying is no change that they should tell of.
                 copy_bitmaps(sources[0], target)
@@ -190,8 +190,17 @@ def _target(session: Session, given: Given, format: str, name: str, values: dict
     return session.open(name, format=format, writable=True, cache=cache, extras=extras)
 
 
-def _copy(session: Session, given: Given, sources: list[Image], target: Image, sparse: int, progress: Progress) -> None:
+def _copy(
+    session: Session,
+    given: Given,
+    sources: list[Image],
+    target: Image,
+    sparse: int,
+    rate: int,
+    progress: Progress,
+) -> None:
     from e2kdisk.tools.img.copying import Copier
+    from e2kdisk.tools.img.rate import RateLimit
 
     whole = sum(source.size for source in sources)
     if target.size < whole:
@@ -208,15 +217,23 @@ def _copy(session: Session, given: Given, sources: list[Image], target: Image, s
         backing_size=None if backing is None else backing.size,
     )
     copier.salvage = given.has("salvage")
+    copier.workers = int(given.value("m") or DEFAULT_WORKERS)
+    copier.in_order = not given.has("W")
+    copier.offload = given.has("C")
+    copier.rate = RateLimit(session.scheduler, rate)
     copier.progress = progress
-    session.run(_copy_all(copier, sources, whole))
+    session.run(_copy_all(copier, sources))
 
 
-async def _copy_all(copier: Copier, sources: list[Image], whole: int) -> None:
+async def _copy_all(copier: Copier, sources: list[Image]) -> None:
+    from e2kdisk.tools.img.copying import Source
+
     at = 0
+    parts = []
     for source in sources:
-        await copier.copy(source.node, 0, source.size, at, whole)
+        parts.append(Source(source.node, 0, source.size, at))
         at += source.size
+    await copier.copy(parts)
     try:
         await copier.target.flush()
     except OSError as error:

@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _copy(given: Given, source_name: str, target_name: str, numbers: dict[str, int]) -> None:
-    from e2kdisk.tools.img.copying import Copier
+    from e2kdisk.tools.img.copying import Copier, Source
     from e2kdisk.tools.img.creation import make_image
     from e2kdisk.tools.img.opening import Session
 
@@ -59,6 +59,6 @@ def _copy(given: Given, source_name: str, target_name: str, numbers: dict[str, i
         report(f"{source_name}: cannot skip to specified offset")
     copier = Copier(target.node, sparse=512, compressed=False, is_zero=True, backing_size=None)
     try:
-        session.run(copier.copy(source.node, start, length, 0, length))
+        session.run(copier.copy([Source(source.node, start, length, 0)]))
     finally:
         session.close(target, source)

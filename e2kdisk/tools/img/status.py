@@ -59,6 +59,16 @@ async def run_at(node: Node, offset: int, length: int) -> Run:
         depth += 1
 
 
+async def kind_at(node: Node, offset: int, length: int) -> Run:
+    """The run at offset, at most length bytes, wherever its bytes lie: one run where run_at finds many."""
+    if not hasattr(node, "mapping"):
+        return await run_at(node, offset, length)
+    data: int = await node.data_run(offset, length)  # type: ignore[attr-defined]
+    if not data or await _is_preallocated(node):
+        return await run_at(node, offset, length)
+    return Run(data, data=True, zero=False, present=True, depth=0, host=None, name=node.name)
+
+
 async def _plain(node: Node, offset: int, length: int, depth: int) -> Run:
     """A run of an image that is not qcow2; behind its last byte come zeros up to a whole sector."""
     if offset >= node.size:
