@@ -53,6 +53,8 @@ class FileNode(Node):
         self._written = 1
         self._durable = 0
         self._flush_failed = False
+        self.keeps_space = False
+        """Discards do nothing, and zeros keep their space (discard=ignore)."""
         self._can_zero_range = True
         self._can_punch_hole = True
         self._in_flight = 0
@@ -199,7 +201,7 @@ class FileNode(Node):
         return False
 
     async def _punch_hole(self, offset: int, length: int) -> bool:
-        if self._can_punch_hole:
+        if self._can_punch_hole and not self.keeps_space:
             try:
                 await self._call(punch_hole, self.fd, offset, length)
                 return True

@@ -18,8 +18,14 @@ from e2kdisk.errors import UsageError
 NULL_BYTES = 1 << 30
 """How large a null node is that does not say."""
 
-FORMAT_OPTIONS: dict[str, Callable[[Taken, str], dict[str, Any]]] = {}
-"""Format -> what reads its runtime options; filled by whoever may import formats (e2kdisk.qcow2.runtime)."""
+DISCARD_MODES = {"ignore": False, "off": False, "unmap": True, "on": True}
+"""Values of the option discard -> whether discards reach the node."""
+
+FORMAT_OPTIONS: dict[str, Callable[[Taken, str, bool], dict[str, Any]]] = {}
+"""Format -> what reads its runtime options, also told whether discards reach the image.
+
+Filled by whoever may import formats (e2kdisk.qcow2.runtime).
+"""
 
 
 @dataclass
@@ -30,6 +36,8 @@ class TreeOpener:
     read_only: bool = False
     cache: str = "writeback"
     force_share: bool = False
+    discards: bool = True
+    """Discards, and leave to unmap zeros, reach the image."""
     secret: Callable[[str], bytes] | None = None
     """Looks up a secret by its id."""
     say: Callable[[str], None] = lambda line: None
@@ -87,8 +95,9 @@ class TreeOpener:
         force_share = taken.switch("force-share")
         if force_share is not None:
             self.force_share = force_share
-        for key in ("node-name", "auto-read-only", "discard", "detect-zeroes"):
+        for key in ("node-name", "auto-read-only", "detect-zeroes"):
             taken.any(key)
+        self.discards = passes_discards(taken, self.discards)
         cache = taken.tree("cache")
         if cache is not None:
             flags = Taken("", cache)
@@ -105,6 +114,7 @@ class TreeOpener:
 
     async def _protocol(self, tree: Tree) -> Node:
         tree = dict(tree)
+        keeps_space = not passes_discards(Taken("", tree))
         for key in ("node-name", "read-only", "auto-read-only", "discard", "detect-zeroes", "force-share", "cache"):
             tree.pop(key, None)
         driver = tree.pop("driver", None)
@@ -122,6 +132,8 @@ class TreeOpener:
             raise UsageError(f"Unknown driver '{driver}'")
         taken = Taken(driver, tree)
         node = await PROTOCOLS[driver](self, taken)
+        if keeps_space and isinstance(node, FileNode):
+            node.keeps_space = True
         self.opened.append(node)
         return node
 
@@ -152,7 +164,7 @@ class TreeOpener:
         else:
             backing, no_backing = self._backing(taken, file)
             encrypt = taken.tree("encrypt")
-            extras = FORMAT_OPTIONS[name](taken, file.name) if name in FORMAT_OPTIONS else {}
+            extras = FORMAT_OPTIONS[name](taken, file.name, self.discards) if name in FORMAT_OPTIONS else {}
             if encrypt is not None:
                 extras |= {"encrypt": self._encryption(encrypt)}
         taken.finish()
@@ -236,6 +248,16 @@ class TreeOpener:
         if name is None or self.secret is None:
             raise UsageError("Parameter 'encrypt.key-secret' is required for cipher")
         return extras | {"key": self.secret(name)}
+
+
+def passes_discards(taken: Taken, default: bool = True) -> bool:
+    """Take the option discard of any node. Raises UsageError."""
+    mode = taken.any("discard")
+    if mode is None:
+        return default
+    if mode not in DISCARD_MODES:
+        raise UsageError("Invalid discard option")
+    return DISCARD_MODES[mode]
 
 
 # -- protocols ------------------------------------------------------------------------------------

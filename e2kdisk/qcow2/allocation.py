@@ -27,7 +27,7 @@ from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 from e2kdisk.qcow2.inflight import InFlight
 from e2kdisk.qcow2.mapping import Mapping
-from e2kdisk.qcow2.refcount import RefcountTable
+from e2kdisk.qcow2.refcount import Freed, RefcountTable
 from e2kdisk.qcow2.relock import take_back
 
 
@@ -210,14 +210,14 @@ class Allocator:
             if allocation.owned or number:
                 self.free_entry(entry)
 
-    def free_entry(self, entry: int, *, punch: bool = False) -> None:
+    def free_entry(self, entry: int, why: Freed = Freed.OTHER) -> None:
         """Release what an L2 entry named, of any kind (reference: qcow2_free_any_clusters)."""
         if entry & layout.COMPRESSED:
             host, length = self._geometry.compressed_extent(entry)
-            self._refcounts.free(host, length)
+            self._refcounts.free(host, length, why)
         # An offset inside a cluster names none: whose count it would be is unknown, so nothing is released.
         elif entry & layout.OFFSET_MASK and not entry & layout.OFFSET_MASK & self._geometry.cluster_mask:
-            self._refcounts.free(HostOffset(entry & layout.OFFSET_MASK), self._geometry.cluster_size, punch=punch)
+            self._refcounts.free(HostOffset(entry & layout.OFFSET_MASK), self._geometry.cluster_size, why)
 
     async def finish(self, allocation: Allocation) -> None:
         """Take an allocation out of flight and wake who waits for it; if it was not linked, give it back.

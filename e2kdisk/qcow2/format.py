@@ -13,6 +13,7 @@ from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_file import read_header
 from e2kdisk.qcow2.image import Qcow2Image
 from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES
+from e2kdisk.qcow2.refcount import PASSED_ON
 from e2kdisk.qcow2.snapshot_table import find_snapshot, read_snapshots
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _EXTRAS = {
     "l2_cache_size": DEFAULT_L2_CACHE_BYTES,
     "overlap_check": "cached",
     "lazy_refcounts": None,
+    "pass_discard": PASSED_ON,
     "snapshot": None,
     "key": None,
 }
@@ -43,7 +45,8 @@ class Qcow2Format:
         """Format.open. Extras:
 
         l2_cache_size   bytes of L2 tables in memory
-        overlap_check   none, constant, cached or all: which metadata is guarded against writes to it
+        overlap_check   none, constant, cached, all, or a set of kinds: which metadata is guarded against writes to it
+        pass_discard    set of Freed: why clusters are freed whose space goes back to the host at once
         lazy_refcounts  True or False instead of what the image says
         key             bytes or text of the password of an encrypted image
         snapshot        id or name: show this snapshot, read-only (reference: qcow2_snapshot_load_tmp)
@@ -70,6 +73,7 @@ class Qcow2Format:
                 l2_cache_bytes=extras["l2_cache_size"],
                 overlap_check=extras["overlap_check"],
                 lazy_refcounts=extras["lazy_refcounts"],
+                pass_discard=extras["pass_discard"],
                 cipher=cipher,
                 disk_header=disk_header,
             )

@@ -31,7 +31,7 @@ from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES, Allocated, Compressed,
 from e2kdisk.qcow2.metadata import Metadata
 from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.packing import Packing
-from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, RefcountTable
+from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, PASSED_ON, Freed, RefcountTable
 from e2kdisk.qcow2.relock import take_back
 from e2kdisk.qcow2.resize import resize
 from e2kdisk.qcow2.snapshot import Snapshots
@@ -121,8 +121,9 @@ class Qcow2Image(Node):
         backing: Node | None = None,
         *,
         l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES,
-        overlap_check: str = "cached",
+        overlap_check: str | frozenset[str] = "cached",
         lazy_refcounts: bool | None = None,
+        pass_discard: frozenset[Freed] = PASSED_ON,
         cipher: SectorCipher | None = None,
         disk_header: Header | None = None,
     ) -> Qcow2Image:
@@ -137,6 +138,7 @@ class Qcow2Image(Node):
         l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size, "l1")
         mapping = Mapping(metadata, refcounts, l1, l2_cache_bytes)
         refcounts.in_use = image.inflight.overlaps
+        refcounts.passed_on = pass_discard
         refcounts.on_release = image._forget_contents
         image.refcounts, image.mapping, image.packing = refcounts, mapping, Packing(geometry, refcounts, file.event)
         image.allocator = Allocator(file, geometry, image.lock, mapping, refcounts, image.inflight)

@@ -32,11 +32,12 @@ _SHARED = {"active L2 table", "inactive L2 table"}
 class OverlapGuard:
     """The clusters of one image that hold metadata, by number."""
 
-    def __init__(self, geometry: Geometry, template: str = "cached") -> None:
-        if template not in TEMPLATES:
+    def __init__(self, geometry: Geometry, template: str | frozenset[str] = "cached") -> None:
+        """template: a key of TEMPLATES, or the kinds themselves."""
+        if isinstance(template, str) and template not in TEMPLATES:
             raise UsageError(f"overlap_check {template!r} is not one of {', '.join(TEMPLATES)}")
         self._bits = geometry.cluster_bits
-        self._kinds = TEMPLATES[template]
+        self._kinds = TEMPLATES[template] if isinstance(template, str) else template
         self.clusters: dict[int, str] = {}
         """Guarded clusters; read-only for others. The hot path looks here itself."""
         self.conflict: str | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 
 from e2kdisk.errors import CorruptImage, ImageError
@@ -31,6 +32,21 @@ MAX_PENDING_FREES = 4096
 """Frees that wait for a flush; beyond this the image flushes by itself, so that the list stays bounded."""
 
 
+class Freed(Enum):
+    """Why clusters are freed: a runtime option for each says whether their space goes back to the host at once."""
+
+    REQUEST = "pass-discard-request"
+    """The guest has discarded them, or zeroed them and may unmap."""
+    SNAPSHOT = "pass-discard-snapshot"
+    """A snapshot has been deleted."""
+    OTHER = "pass-discard-other"
+    """Something else took their place."""
+
+
+PASSED_ON = frozenset({Freed.REQUEST, Freed.SNAPSHOT})
+"""What goes back to the host where no option says otherwise (reference: discard_passthrough)."""
+
+
 @dataclass(slots=True)
 class PendingFree:
     """Clusters that lose one reference as soon as no pointer on disk leads to them."""
@@ -38,8 +54,7 @@ class PendingFree:
     offset: HostOffset
     length: int
     """Bytes; both offset and length are cluster-aligned."""
-    punch: bool
-    """Give the space back to the host when the last reference goes (a guest's discard)."""
+    why: Freed
 
 
 class RefcountTable:
@@ -70,6 +85,8 @@ class RefcountTable:
         """True if a request is still reading or writing there; such clusters stay pending."""
         self.on_release: Callable[[], None] = lambda: None
         """Called when clusters have been released: what is remembered of their contents is void."""
+        self.passed_on: frozenset[Freed] = PASSED_ON
+        """The space of clusters that are freed for these reasons goes back to the host at once."""
         self.virgin = HostOffset(geometry.round_up(file.size))
         """Nothing at or after this offset has ever been written: a cluster allocated there is a hole of zeros."""
 
@@ -250,7 +267,7 @@ class RefcountTable:
 
     # -- free -------------------------------------------------------------------------------------
 
-    def free(self, offset: HostOffset, length: int, *, punch: bool = False) -> None:
+    def free(self, offset: HostOffset, length: int, why: Freed = Freed.OTHER) -> None:
         """Drop one reference of each cluster that the bytes touch, once the pointer's removal is durable.
 
         Reference: qcow2_free_clusters. The caller has removed the pointer in memory already.
@@ -258,10 +275,10 @@ class RefcountTable:
         start = HostOffset(self._geometry.round_down(offset))
         end = self._geometry.round_up(offset + length)
         last = self.pending[-1] if self.pending else None
-        if last is not None and last.punch == punch and last.offset + last.length == start:
+        if last is not None and last.why is why and last.offset + last.length == start:
             last.length += end - start
         else:
-            self.pending.append(PendingFree(start, end - start, punch))
+            self.pending.append(PendingFree(start, end - start, why))
 
     async def apply_frees(self) -> bool:
         """Carry out the pending frees; the caller has just flushed the whole write order. True if any were done."""
@@ -279,9 +296,9 @@ class RefcountTable:
             self.pending += waiting  # after an error, only the item that it met leaks
         return done
 
-    async def release(self, offset: HostOffset, length: int, *, punch: bool = False) -> None:
+    async def release(self, offset: HostOffset, length: int, why: Freed = Freed.OTHER) -> None:
         """Drop one reference of each cluster now: the caller has made the pointer's removal durable."""
-        item = PendingFree(HostOffset(self._geometry.round_down(offset)), 0, punch)
+        item = PendingFree(HostOffset(self._geometry.round_down(offset)), 0, why)
         item.length = self._geometry.round_up(offset + length) - item.offset
         if self.in_use(item.offset, item.length):
             self.pending.append(item)
@@ -316,7 +333,7 @@ class RefcountTable:
             left = await self._change(cluster, -1)
             if left == 0:
                 self._search.freed(cluster)
-            if item.punch and left == 0 and hole is None:
+            if left == 0 and hole is None and item.why in self.passed_on:
                 hole = cluster
             elif left and hole is not None:
                 await self._file.discard(hole << bits, (cluster - hole) << bits)

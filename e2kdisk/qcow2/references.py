@@ -14,6 +14,7 @@ from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.entries import Entries64, pack64
 from e2kdisk.qcow2.geometry import HostOffset
+from e2kdisk.qcow2.refcount import Freed
 
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
@@ -94,7 +95,7 @@ async def drop_references(image: Qcow2Image, l1: array[int]) -> None:
     """One reference less to everything that an L1 table maps, whose removal is durable."""
     bits = image.geometry.cluster_bits
     async for first, clusters in cluster_runs(image, l1):
-        await image.refcounts.release(HostOffset(first << bits), clusters << bits, punch=True)
+        await image.refcounts.release(HostOffset(first << bits), clusters << bits, Freed.SNAPSHOT)
 
 
 async def clear_copied(image: Qcow2Image) -> None:

@@ -7,24 +7,27 @@ from typing import Any
 from e2kdisk.block.tree import Taken
 from e2kdisk.errors import UnsupportedFeature, UsageError
 from e2kdisk.qcow2.overlap import TEMPLATES
+from e2kdisk.qcow2.refcount import PASSED_ON, Freed
 
-OVERLAP_KINDS = (
-    "main-header",
-    "active-l1",
-    "active-l2",
-    "refcount-table",
-    "refcount-block",
-    "snapshot-table",
-    "inactive-l1",
-    "inactive-l2",
-    "bitmap-directory",
-)
-HINTS = ("pass-discard-request", "pass-discard-snapshot", "pass-discard-other")
-"""Where freed space is given back to the host at once: read and checked; ours is given back whenever it can be."""
+OVERLAP_KINDS = {
+    "main-header": "header",
+    "active-l1": "active L1 table",
+    "active-l2": "active L2 table",
+    "refcount-table": "refcount table",
+    "refcount-block": "refcount block",
+    "snapshot-table": "snapshot table",
+    "inactive-l1": "inactive L1 table",
+    "inactive-l2": "inactive L2 table",
+    "bitmap-directory": "bitmap directory",
+}
+"""The single switches of overlap-check -> what OverlapGuard calls that kind."""
 
 
-def take_runtime(taken: Taken, filename: str) -> dict[str, Any]:
-    """Take the options of qcow2 and return them as OpenOptions.extras. Raises UsageError, UnsupportedFeature."""
+def take_runtime(taken: Taken, filename: str, *, discards: bool = True) -> dict[str, Any]:
+    """Take the options of qcow2 and return them as OpenOptions.extras. Raises UsageError, UnsupportedFeature.
+
+    discards: whether discards reach the image at all.
+    """
     extras: dict[str, Any] = {}
     lazy = taken.switch("lazy-refcounts")
     if lazy is not None:
@@ -32,11 +35,16 @@ def take_runtime(taken: Taken, filename: str) -> dict[str, Any]:
     l2_cache = _cache_sizes(taken)
     if l2_cache is not None:
         extras["l2_cache_size"] = max(l2_cache, 1)
-    template = _overlap_check(taken, filename)
-    if template is not None:
-        extras["overlap_check"] = template
-    for hint in HINTS:
-        taken.switch(hint)
+    guarded = _overlap_check(taken)
+    if guarded is not None:
+        extras["overlap_check"] = guarded
+    # What a guest discards stays where the whole image does not pass on discards.
+    passed_on = PASSED_ON if discards else PASSED_ON - {Freed.REQUEST}
+    for why in Freed:
+        wanted = taken.switch(why.value)
+        if wanted is not None:
+            passed_on = passed_on | {why} if wanted else passed_on - {why}
+    extras["pass_discard"] = passed_on
     if taken.tree("data-file") is not None:
         raise UnsupportedFeature(filename, "data-file", "external data files are not supported")
     return extras
@@ -59,20 +67,23 @@ def _cache_sizes(taken: Taken) -> int | None:
     return l2_cache
 
 
-def _overlap_check(taken: Taken, filename: str) -> str | None:
+def _overlap_check(taken: Taken) -> frozenset[str] | None:
+    """The kinds of metadata that overlap-check names: a template, and single switches that change it."""
     value = taken.any("overlap-check")
+    if value is None:
+        return None
+    switches: dict[str, bool] = {}
     if isinstance(value, dict):
         checks = Taken("qcow2", {f"overlap-check.{key}": item for key, item in value.items()}, kind="format")
-        template = checks.text("overlap-check.template")
-        single = [kind for kind in OVERLAP_KINDS if checks.switch(f"overlap-check.{kind}") is not None]
+        value = checks.text("overlap-check.template") or "cached"
+        for name, kind in OVERLAP_KINDS.items():
+            wanted = checks.switch(f"overlap-check.{name}")
+            if wanted is not None:
+                switches[kind] = wanted
         checks.finish()
-        if single:
-            what = f"only whole templates are supported: {', '.join(TEMPLATES)}"
-            raise UnsupportedFeature(filename, f"overlap-check.{single[0]}", what)
-    else:
-        template = value
-    if template is not None and template not in TEMPLATES:
+    if value not in TEMPLATES:
         names = ", ".join(TEMPLATES)
-        what = f"Unsupported value '{template}' for qcow2 option 'overlap-check'. Allowed are any of the following:"
+        what = f"Unsupported value '{value}' for qcow2 option 'overlap-check'. Allowed are any of the following:"
         raise UsageError(f"{what} {names}")
-    return template
+    guarded = TEMPLATES[value] | {kind for kind, wanted in switches.items() if wanted}
+    return guarded - {kind for kind, wanted in switches.items() if not wanted}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from e2kdisk.block.node import zero_iov
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.geometry import GuestOffset
+from e2kdisk.qcow2.refcount import Freed
 
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
@@ -32,6 +33,9 @@ class ZeroAndDiscard:
             await self._write_zero_bytes(offset, length)
             return
         await self._write_zero_bytes(offset, start - offset)
+
+        # Where a guest's discards stay in the image, its zeros keep their space for the next write.
+        unmap = unmap and Freed.REQUEST in image.refcounts.passed_on
 
         def zeroed(entry: int) -> int:
             if entry & layout.COMPRESSED or unmap or image.header.version < 3:
@@ -109,7 +113,7 @@ class ZeroAndDiscard:
         image.mapping.set_entries(table, index, new)
         for before, after in zip(old, new, strict=True):
             if before & layout.COMPRESSED or (before & layout.OFFSET_MASK and not after & layout.OFFSET_MASK):
-                image.allocator.free_entry(before, punch=True)
+                image.allocator.free_entry(before, Freed.REQUEST)
 
     async def _write_zero_bytes(self, offset: int, length: int) -> None:
         image = self._image

@@ -34,6 +34,11 @@ STALE_BITMAPS = {
     3: "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent",
 }
 """By the version of the image."""
+NODE_OPTIONS = frozenset(
+    {"driver", "file", "backing", "encrypt", "read-only", "auto-read-only", "force-share", "cache", "node-name"}
+    | {"detect-zeroes"}
+)
+"""What every qcow2 node is told that is no option of the format."""
 
 
 class Reason(E2kDiskError):
@@ -141,11 +146,15 @@ class ImageOpener(Opener):
         encrypt = tree.get("encrypt")
         if isinstance(encrypt, dict) and "key-secret" in encrypt:
             extras["key"] = self.secrets[str(encrypt["key-secret"])].password
-        for key, value in tree.items():
-            if key == "lazy-refcounts":
-                extras["lazy_refcounts"] = value in (True, "on")
-            elif key == "l2-cache-size":
-                extras["l2_cache_size"] = int(value)
+        runtime = {key: value for key, value in tree.items() if key not in NODE_OPTIONS}
+        if runtime:
+            from e2kdisk.block.open_tree import passes_discards
+            from e2kdisk.block.tree import Taken
+            from e2kdisk.qcow2.runtime import take_runtime
+
+            taken = Taken("qcow2", runtime, kind="format")
+            extras |= take_runtime(taken, file.name, discards=passes_discards(taken))
+            taken.finish()
         return extras
 
     async def _guess(self, file: Node, options: OpenOptions) -> str:

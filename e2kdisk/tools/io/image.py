@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from e2kdisk.block.node import Node
 from e2kdisk.block.open import Opener
-from e2kdisk.block.open_tree import FORMAT_OPTIONS, TreeOpener
+from e2kdisk.block.open_tree import FORMAT_OPTIONS, TreeOpener, passes_discards
 from e2kdisk.block.options import CACHE_MODES
 from e2kdisk.block.policy import OpenPolicy
-from e2kdisk.block.tree import Tree
+from e2kdisk.block.tree import Taken, Tree
 from e2kdisk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from e2kdisk.tools.io.session import Session
 
 SECTOR_BYTES = 512
-DISCARD_MODES = ("ignore", "off", "unmap", "on")
 AIO_MODES = ("threads", "native", "io_uring")
 ZERO_DETECTION = ("off", "on", "unmap")
 
@@ -41,6 +40,8 @@ class OpenFlags:
     cache: str = "writeback"
     force_share: bool = False
     aio: str = "threads"
+    discards: bool = True
+    """Discards reach the image, unless its options say otherwise."""
 
     def with_(self, **changes: Any) -> OpenFlags:
         """A copy with some fields changed."""
@@ -57,6 +58,7 @@ class Image:
     flags: OpenFlags
     debug_nodes: list[BlkdebugNode] = field(default_factory=list)
     detect_zeroes: str = "off"
+    discards: bool = True
 
     @property
     def length(self) -> int:
@@ -99,11 +101,12 @@ async def open_image(session: Session, name: str | None, options: Tree, flags: O
         read_only=flags.read_only or flags.snapshot,
         cache=flags.cache,
         force_share=flags.force_share,
+        discards=flags.discards,
         secret=secret,
         say=session.say,
         warn=session.warn,
     )
-    detect_zeroes = _detect_zeroes(options)
+    detect_zeroes = _detect_zeroes(options, flags.discards)
     node = await opener.open(name, options)
     if opener.read_only and not flags.read_only and not flags.snapshot:
         await node.close()
@@ -114,13 +117,13 @@ async def open_image(session: Session, name: str | None, options: Tree, flags: O
     from e2kdisk.block.blkdebug import BlkdebugNode
 
     debug = [below for below in opener.opened if isinstance(below, BlkdebugNode)]
-    return Image(node, name, options, flags, debug, detect_zeroes)
+    return Image(node, name, options, flags, debug, detect_zeroes, opener.discards)
 
 
-def _qcow2_options(taken: Any, filename: str) -> dict[str, Any]:
+def _qcow2_options(taken: Any, filename: str, discards: bool) -> dict[str, Any]:
     from e2kdisk.qcow2.runtime import take_runtime
 
-    return take_runtime(taken, filename)
+    return take_runtime(taken, filename, discards=discards)
 
 
 def _check_flags(flags: OpenFlags) -> None:
@@ -130,13 +133,13 @@ def _check_flags(flags: OpenFlags) -> None:
         raise UsageError("Can't use copy-on-read on read-only device")
 
 
-def _detect_zeroes(options: Tree) -> str:
-    discard = options.get("discard", "ignore")
-    if discard not in DISCARD_MODES:
-        raise UsageError("Invalid discard option")
+def _detect_zeroes(options: Tree, discards: bool) -> str:
+    discards = passes_discards(Taken("", options), discards)
     mode = str(options.get("detect-zeroes", "off"))
     if mode not in ZERO_DETECTION:
         raise UsageError(f"invalid parameter value: {mode}")
+    if mode == "unmap" and not discards:
+        raise UsageError("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
     return mode
 
 

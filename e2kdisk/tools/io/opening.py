@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from e2kdisk.block.open_tree import DISCARD_MODES
 from e2kdisk.block.options import CACHE_MODES
 from e2kdisk.block.tree import Tree, parse_pairs
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.io.command import Command
-from e2kdisk.tools.io.image import AIO_MODES, DISCARD_MODES, OpenFlags
+from e2kdisk.tools.io.image import AIO_MODES, OpenFlags
 from e2kdisk.tools.io.session import Mistake, Session, UsageMistake
 
 CACHE_NAMES = {"off": "none"}
@@ -41,10 +42,11 @@ def cache_named(name: str) -> str:
     return name
 
 
-def check_discard(name: str) -> None:
-    """Raise Mistake for what is no discard mode."""
+def discard_mode(name: str) -> bool:
+    """Whether a discard mode passes discards on. Raises Mistake for what is none."""
     if name not in DISCARD_MODES:
         raise Mistake(f"Invalid discard option: {name}")
+    return DISCARD_MODES[name]
 
 
 def check_aio(name: str) -> str:
@@ -80,7 +82,7 @@ def open_(session: Session, command: Command, words: list[str]) -> None:
     if "t" in options:
         flags = flags.with_(cache=cache_named(options["t"]))
     if "d" in options:
-        check_discard(options["d"])
+        flags = flags.with_(discards=discard_mode(options["d"]))
     if "i" in options:
         flags = flags.with_(aio=check_aio(options["i"]))
     tree: Tree = option_pairs(session, options["o"]) if "o" in options else {}

@@ -193,7 +193,7 @@ def _run(given: _Given, program: str) -> int:
 def _prepare(session: object, given: _Given) -> None:
     """Secrets, flags and the image of the command line. Raises Mistake."""
     from e2kdisk.tools.io.image import OpenFlags
-    from e2kdisk.tools.io.opening import cache_named, check_aio, check_discard, option_pairs
+    from e2kdisk.tools.io.opening import cache_named, check_aio, discard_mode, option_pairs
     from e2kdisk.tools.io.session import Mistake, Session
 
     assert isinstance(session, Session)
@@ -208,7 +208,7 @@ def _prepare(session: object, given: _Given) -> None:
     )
     session.misaligned = "m" in letters
     if "d" in values:
-        check_discard(values["d"])
+        flags = flags.with_(discards=discard_mode(values["d"]))
     if "i" in values:
         flags = flags.with_(aio=check_aio(values["i"]))
     if "t" in values:

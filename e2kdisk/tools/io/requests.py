@@ -117,7 +117,7 @@ async def _has_space(qcow2: Qcow2Image, offset: int) -> bool:
 async def discard(image: Image, offset: int, length: int) -> None:
     """Discard."""
     check_range(image, offset, length)
-    if length:
+    if length and image.discards:
         await image.node.discard(offset, min(length, image.node.size - offset))
     if image.writethrough:
         await image.node.flush()
