@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
     if format not in FORMATS:
         raise Failure(f"{filename}: Unknown file format '{format}'")
 
-    from e2kdisk.tools.img.creation import make_image, target_path
+    from e2kdisk.tools.img.creation import TooLarge, make_image, target_path
     from e2kdisk.tools.img.opening import Session
 
     session = Session(given)
@@ -48,6 +48,8 @@ def run(arguments: list[str]) -> int:
         print(formatting(filename, format, values), flush=True)
     try:
         make_image(session, filename, format, values)
+    except TooLarge:
+        raise Failure(f"{filename}: The image size is too large for file format '{format}'") from None
     except Failure as error:
         raise Failure(f"{filename}: {error.text}") from None
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 FIRST_BLOCK_BYTES = 4096
 VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
+
+
+class TooLarge(Failure):
+    """The host does not take a file of that size; `create` has other words for it than the rest."""
 
 
 def target_path(filename: str) -> str:
@@ -82,9 +87,8 @@ async def _make(session: Session, path: str, options: CreateOptions | None, valu
         try:
             await file.truncate(size)
         except OSError as error:
-            if error.errno == 27:
-                raise Failure("The image size is too large for file format 'raw'") from None
-            raise Failure(f"Could not resize file: {os.strerror(error.errno or 5)}") from None
+            what = f"Could not resize file: {os.strerror(error.errno or errno.EIO)}"
+            raise (TooLarge(what) if error.errno == errno.EFBIG else Failure(what)) from None
         if mode == "falloc" and size:
             await file.reserve(0, size)
         elif mode == "full":

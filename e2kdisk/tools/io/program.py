@@ -91,6 +91,10 @@ class _Given:
 
 def script(arguments: Sequence[str] | None = None) -> int:
     """The program e2kdisk-io, under whatever name it was called."""
+    import signal
+
+    # Ctrl-C ends it on the spot, as qemu-io; images are in order at any moment.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return _guarded(sys.argv[1:] if arguments is None else arguments, os.path.basename(sys.argv[0]) or "e2kdisk-io")
 
 
