@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
-from collections.abc import Coroutine
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from e2kdisk.aio.sync import WaitQueue
 from e2kdisk.tools.img.errors import Failure
 from e2kdisk.tools.img.given import Given
 from e2kdisk.tools.img.sizes import MAX_SIZE, size_argument
 
+if TYPE_CHECKING:
+    from e2kdisk.tools.img.opening import Image
+
 LONG: dict[str, bool | str] = {"flush-interval": True, "no-drain": False, "pattern": True}
 AIO = ("native", "threads", "io_uring")
 MAX_NUMBER = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is sent: sizes, offsets and steps in bytes."""
+
+    count: int
+    depth: int
+    """Requests in flight."""
+    offset: int
+    size: int
+    step: int
+    interval: int
+    """A flush after so many requests; 0: none."""
+    drain: bool
+    """Before a flush all requests are waited for."""
+    pattern: int
+    writing: bool
 
 
 def run(arguments: list[str]) -> int:
@@ -36,25 +60,27 @@ def run(arguments: list[str]) -> int:
         raise Failure("--flush-interval is only available in write tests")
     if interval and interval < depth:
         raise Failure("Flush interval can't be smaller than depth")
-    if depth == 0:
+    if depth == 0 and count:
         raise Failure("Invalid queue depth specified")
 
     from e2kdisk.tools.img.opening import Session
 
+    if (given.value("i") == "native" or given.has("n")) and cache not in ("none", "off", "directsync"):
+        what = "aio=native was specified, but it requires cache.direct=on, which was not specified."
+        raise Failure(f"Could not open '{name}': {what}")
     session = Session(given)
     image = session.open_given(name, given, writable=writing, cache="none" if cache == "off" else cache)
-    step = step or size
+    plan = Plan(count, depth, offset, size, step or size, interval, not given.has("no-drain"), pattern, writing)
     kind = "write" if writing else "read"
     print(
         f"Sending {count} {kind} requests, {size} bytes each, {depth} in parallel "
-        f"(starting at offset {offset}, step size {step})"
+        f"(starting at offset {offset}, step size {plan.step})"
     )
     if interval:
-        drain = "" if not given.has("no-drain") else "out draining"
-        print(f"Sending flush every {interval} requests{' with' + drain if drain else ''}")
+        print(f"Sending flush every {interval} requests")
     try:
         begin = time.perf_counter()
-        session.run(_bench(image, count, depth, offset, size, step, interval, bytes([pattern]), writing=writing))
+        session.run(Bench(image, plan).run())
         seconds = time.perf_counter() - begin
     except OSError as error:
         raise Failure(f"Failed request: {error.strerror}") from None
@@ -64,39 +90,85 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-async def _bench(
-    image: Any,
-    count: int,
-    depth: int,
-    offset: int,
-    size: int,
-    step: int,
-    interval: int,
-    pattern: bytes,
-    *,
-    writing: bool,
-) -> None:
-    from e2kdisk.aio.gather import gather
+class Bench:
+    """Keeps requests in flight until all have been sent and answered."""
 
-    node, end = image.node, image.size
-    buffers = [memoryview(bytearray(pattern * size)) for _ in range(min(depth, max(count, 1)))]
-    operation = node.write if writing else node.read
-    sent = 0
-    while sent < count and size:
-        work: list[Coroutine[Any, Any, None]] = []
-        while sent < count and len(work) < len(buffers):
-            if end <= size:
-                offset = 0
-            elif offset + size > end:
-                offset %= end - size
-            work.append(operation(offset, [buffers[len(work)]]))
-            offset += step
-            sent += 1
-            if interval and sent % interval == 0:
-                break
-        await gather(node.scheduler, work)
-        if interval and sent % interval == 0:
-            await node.flush()
+    def __init__(self, image: Image, plan: Plan) -> None:
+        self._node = image.node
+        self._end = image.size
+        self._plan = plan
+        self._offset = plan.offset
+        self._left = plan.count if plan.size else 0
+        """Requests that have not been sent."""
+        self._in_flight = 0
+        self._flushes = 0
+        self._draining = False
+        """Nothing is sent until all is answered and flushed."""
+        self._filling = False
+        self._error: BaseException | None = None
+        self._answered = WaitQueue(image.node.scheduler)
+        # Each request in flight has a buffer of its own, as a guest's would.
+        fill = bytes([plan.pattern]) * plan.size
+        self._buffers = [memoryview(bytearray(fill)) for _ in range(min(plan.depth, max(plan.count, 1)))]
+
+    async def run(self) -> None:
+        """Send them all. Raises the first error, when the others have ended."""
+        self._fill()
+        while self._in_flight or self._flushes or self._draining:
+            if self._draining and not self._in_flight:
+                await self._node.flush()
+                self._draining = False
+                self._fill()
+            else:
+                await self._answered.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _fill(self) -> None:
+        """Send what may be sent now; a request that is answered on the spot does not come here once more."""
+        if self._filling:
+            return
+        self._filling = True
+        while self._left and not self._draining and self._buffers and self._error is None:
+            self._send()
+        self._filling = False
+
+    def _send(self) -> None:
+        plan, offset = self._plan, self._offset
+        self._offset = (offset + plan.step) % (self._end - plan.size) if self._end > plan.size else 0
+        if offset + plan.size > self._end:
+            self._error = OSError(errno.EIO, os.strerror(errno.EIO))
+            return
+        self._left -= 1
+        self._in_flight += 1
+        buffer = self._buffers.pop()
+        operation = self._node.write if plan.writing else self._node.read
+
+        def then(_: None, error: BaseException | None) -> None:
+            self._in_flight -= 1
+            self._buffers.append(buffer)
+            self._error = self._error or error
+            self._flush_if_due()
+            self._fill()
+            self._answered.wake_all()
+
+        self._node.scheduler.start(operation(offset, [buffer]), then)
+
+    def _flush_if_due(self) -> None:
+        """A flush after each so many requests: when all before it are answered, or at once."""
+        if not self._plan.interval or self._left % self._plan.interval or self._error is not None:
+            return
+        if self._plan.drain:
+            self._draining = True
+            return
+
+        def then(_: None, error: BaseException | None) -> None:
+            self._flushes -= 1
+            self._error = self._error or error
+            self._answered.wake_all()
+
+        self._flushes += 1
+        self._node.scheduler.start(self._node.flush(), then)
 
 
 def _number(text: str | None, default: int, what: str, most: int = MAX_NUMBER) -> int:
