@@ -7,14 +7,16 @@ from e2kdisk.block.open import open_disk
 from e2kdisk.block.tree import Taken, nested
 from e2kdisk.errors import UnsupportedFeature, UsageError
 from e2kdisk.qcow2.create import create
+from e2kdisk.qcow2.overlap import TEMPLATES
+from e2kdisk.qcow2.refcount import Freed
 from e2kdisk.qcow2.runtime import take_runtime
 from tests.engine_lab import new_image, put
 from tests.qcow2_model import open_image
 
 
-def extras(**options):
+def extras(discards=True, **options):
     taken = Taken("qcow2", nested({key.replace("_", "-"): value for key, value in options.items()}), kind="format")
-    found = take_runtime(taken, "disk.qcow2")
+    found = take_runtime(taken, "disk.qcow2", discards=discards)
     taken.finish()
     return found
 
@@ -23,8 +25,22 @@ def test_runtime_options_become_those_of_the_format():
     assert extras() == {}
     assert extras(lazy_refcounts="on", l2_cache_size="64k") == {"lazy_refcounts": True, "l2_cache_size": 65536}
     assert extras(cache_size="1M", refcount_cache_size="256k") == {"l2_cache_size": 768 << 10}
-    assert extras(overlap_check="all") == extras(**{"overlap-check.template": "all"}) == {"overlap_check": "all"}
     assert extras(pass_discard_request="on", pass_discard_other=False, cache_clean_interval="5") == {}
+
+
+def test_discards_are_passed_on_for_the_reasons_that_are_switched_on():
+    assert extras(pass_discard_snapshot="off") == {"pass_discard": {Freed.REQUEST}}
+    assert extras(pass_discard_other="on") == {"pass_discard": set(Freed)}
+    assert extras(discards=False) == {"pass_discard": {Freed.SNAPSHOT}}
+    assert extras(discards=False, pass_discard_request="on") == {}
+
+
+def test_overlap_checks_are_a_template_and_switches_that_change_it():
+    everything, usual = TEMPLATES["all"], TEMPLATES["cached"]
+    assert extras(overlap_check="all") == extras(**{"overlap-check.template": "all"}) == {"overlap_check": everything}
+    assert extras(**{"overlap-check.inactive-l2": "on"}) == {"overlap_check": usual | {"inactive L2 table"}}
+    switches = {"overlap-check.template": "all", "overlap-check.main-header": "off", "overlap-check.active-l1": "off"}
+    assert extras(**switches) == {"overlap_check": everything - {"header", "active L1 table"}}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +60,7 @@ def test_a_wrong_runtime_option_is_refused(options, message):
         extras(**options)
 
 
-@pytest.mark.parametrize("options", [{"overlap-check.main-header": "off"}, {"data-file.filename": "x"}])
+@pytest.mark.parametrize("options", [{"data-file.filename": "x"}])
 def test_what_is_not_built_yet_says_so(options):
     with pytest.raises(UnsupportedFeature):
         extras(**options)

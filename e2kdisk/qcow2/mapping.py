@@ -142,15 +142,15 @@ class Mapping:
         return CorruptImage(self._file.name, f"L1 entry {index} (offset {self.l1.offset + index * 8:#x})", what)
 
     def extent(self, table: Table[Entries64] | None, offset: GuestOffset, length: int) -> Extent:
-        """What lies at offset: the longest run of one kind within the slice, at most length bytes.
+        """What lies at offset: the longest run of one kind, at most length bytes, within the slice if there is one.
 
         `table` is the slice of that offset (None: no L2 table). Raises ImageError for a broken L2 entry.
         """
         geometry = self._geometry
+        if table is None:
+            return Unallocated(min(length, self._next_l2_table(offset, length) - offset))
         slice_end = ((offset >> geometry.slice_shift) + 1) << geometry.slice_shift
         length = min(length, slice_end - offset)
-        if table is None:
-            return Unallocated(length)
         values = table.entries.values
         index = (offset >> geometry.cluster_bits) & geometry.slice_mask
         entry = values[index]
@@ -180,6 +180,15 @@ class Mapping:
         if kind is Zero:
             return Zero(self._clip(offset, index, length))
         return Unallocated(self._clip(offset, index, length))
+
+    def _next_l2_table(self, offset: GuestOffset, length: int) -> int:
+        """The guest offset of the first L2 table behind offset, which has none; not far behind length bytes."""
+        shift = self._geometry.l1_shift
+        index = (offset >> shift) + 1
+        last = min((offset + length - 1) >> shift, len(self.l1.values) - 1)
+        while index <= last and not self.l1.values[index] & layout.OFFSET_MASK:
+            index += 1
+        return index << shift
 
     def zero_space(self, offset: GuestOffset, length: int) -> tuple[int, HostOffset | None]:
         """The space that a run of zero clusters keeps: the bytes for which it is one piece, or there is none.

@@ -44,7 +44,8 @@ def take_runtime(taken: Taken, filename: str, *, discards: bool = True) -> dict[
         wanted = taken.switch(why.value)
         if wanted is not None:
             passed_on = passed_on | {why} if wanted else passed_on - {why}
-    extras["pass_discard"] = passed_on
+    if passed_on != PASSED_ON:
+        extras["pass_discard"] = passed_on
     if taken.tree("data-file") is not None:
         raise UnsupportedFeature(filename, "data-file", "external data files are not supported")
     return extras

@@ -76,7 +76,11 @@ def _open_chain(session: Session, given: Given, name: str, cache: str) -> list[I
     for number, (path, format) in enumerate(names[:depth], 1):
         is_base = number == depth
         plain = path if os.path.isabs(path) else f"./{path}"
-        image = session.open(plain, format=format, writable=is_base, cache=cache, no_backing=not is_base)
+        try:
+            image = session.open(plain, format=format, writable=is_base, cache=cache, no_backing=not is_base)
+        except Failure as error:
+            text = error.text.removeprefix(f"Could not open '{plain}': ")
+            raise Failure(text.replace(f"'{plain}'", f"'{path}'")) from None
         _qcow2(layers[-1]).backing = image.node
         layers.append(image)
     return layers

@@ -63,15 +63,13 @@ def run(arguments: list[str]) -> int:
             need_copyable(sources, skip_broken=given.has("skip-broken-bitmaps"))
         values = _target_values(given, format, text, sum(source.size for source in sources))
         target = _target(session, given, format, given.names[-1], values, target_cache)
-        try:
+        with session.closing(target, *sources):
             if given.has("bitmaps") and not has_bitmap_support(target):
                 raise Failure(f"Format driver '{target.format}' does not support bitmaps")
             _copy(session, given, sources, target, sparse, rate, progress)
             if given.has("bitmaps"):
                 # Last: the copying is no change that they should tell of.
                 copy_bitmaps(sources[0], target)
-        finally:
-            session.close(target, *sources)
     except BaseException:
         progress.end(ok=False)
         raise

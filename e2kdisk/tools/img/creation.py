@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from e2kdisk.block.node import zero_iov
 from e2kdisk.errors import E2kDiskError, ImageError, UsageError
 from e2kdisk.tools.img.create_options import DEFAULTS
 from e2kdisk.tools.img.errors import Failure
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from e2kdisk.tools.img.opening import Session
 
 FIRST_BLOCK_BYTES = 4096
+FILL_BYTES = 1 << 20
 VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 
 
@@ -89,16 +92,28 @@ async def _make(session: Session, path: str, options: CreateOptions | None, valu
         except OSError as error:
             what = f"Could not resize file: {os.strerror(error.errno or errno.EIO)}"
             raise (TooLarge(what) if error.errno == errno.EFBIG else Failure(what)) from None
-        if mode == "falloc" and size:
-            await file.reserve(0, size)
-        elif mode == "full":
-            for start in range(0, size, 1 << 20):
-                await file.write(start, [memoryview(bytes(min(1 << 20, size - start)))])
+        if mode in ("falloc", "full"):
+            await _fill(file, size, mode)
         elif size:
             # Where the first block is a hole, programs cannot find out what alignment O_DIRECT wants.
             await file.write(0, [memoryview(bytes(min(FIRST_BLOCK_BYTES, size)))])
     finally:
         await file.close()
+
+
+async def _fill(file: FileNode, size: int, mode: str) -> None:
+    """Take the space of a new raw image now. Raises Failure; then the file is as small as before."""
+    try:
+        if mode == "full":
+            for start in range(0, size, FILL_BYTES):
+                await file.write(start, zero_iov(min(FILL_BYTES, size - start)))
+        elif size:
+            await file.reserve(0, size)
+    except OSError as error:
+        with suppress(OSError):
+            await file.truncate(0)
+        what = "Could not write zeros for preallocation" if mode == "full" else "Could not preallocate new data"
+        raise Failure(f"{what}: {os.strerror(error.errno or errno.EIO)}") from None
 
 
 def key_extras(session: Session, values: dict[str, Any]) -> dict[str, Any]:

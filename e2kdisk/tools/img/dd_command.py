@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from e2kdisk.tools.img.create_options import FORMATS
 from e2kdisk.tools.img.errors import Failure, report
 from e2kdisk.tools.img.given import Given
@@ -58,7 +60,8 @@ def _copy(given: Given, source_name: str, target_name: str, numbers: dict[str, i
     if start > size:
         report(f"{source_name}: cannot skip to specified offset")
     copier = Copier(target.node, sparse=512, compressed=False, is_zero=True, backing_size=None)
-    try:
-        session.run(copier.copy([Source(source.node, start, length, 0)]))
-    finally:
-        session.close(target, source)
+    with session.closing(target, source):
+        try:
+            session.run(copier.copy([Source(source.node, start, length, 0)]))
+        except Failure as error:
+            raise Failure(re.sub(r"writing at byte \d+", "writing to output image file", error.text)) from None

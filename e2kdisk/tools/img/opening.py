@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from e2kdisk.aio.engine import AutoEngine
@@ -333,6 +334,17 @@ class Session:
         """Open an image with what -f, --image-opts and -U say. Raises Failure."""
         options.setdefault("format", given.value("f"))
         return self.open(name, image_opts=given.image_opts, force_share=given.force_share, **options)
+
+    @contextmanager
+    def closing(self, *images: Image) -> Iterator[None]:
+        """Close images at the end; after an error, what closing meets besides is not worth a word."""
+        try:
+            yield
+        except Exception:
+            with suppress(OSError, E2kDiskError):
+                self.close(*images)
+            raise
+        self.close(*images)
 
     def close(self, *images: Image | None) -> None:
         """Close images. Raises Failure when the last data cannot be written."""

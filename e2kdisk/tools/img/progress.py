@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 from e2kdisk.tools.img.sizes import human
 
@@ -109,5 +110,7 @@ def _columns() -> int:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Print; when nobody reads any more, the work goes on."""
+    with suppress(OSError):
+        sys.stdout.write(text)
+        sys.stdout.flush()
