@@ -288,7 +288,10 @@ def test_broken_images_are_judged_as_qemu_judges_them_and_repaired(
     path.write_bytes(image.data)
     fixed = check(path, fix="all")
     assert fixed.clean, fixed.problems
-    assert bool(fixed.corruptions_fixed) == bool(found.corruptions)
+    # As qemu-img counts: a COPIED flag that only a leak makes wrong is right when the leak is gone.
+    flags = sum("COPIED" in text for text in found.problems)
+    assert fixed.corruptions_fixed or found.corruptions == flags
+    assert found.corruptions or not fixed.corruptions_fixed
     assert check(path).clean
     oracles.assert_clean(path)
     _same_contents(before, path)

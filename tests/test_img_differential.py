@@ -26,7 +26,6 @@ DIFFERENCES = {
     r"compression_type=zstd": "zstd is not built yet: one line says so, no file is made",
     r"data_file=": "external data files are not built yet: one line says so, no file is made",
     r"encrypt.format=luks": "LUKS is not built yet: one line says so, no file is made",
-    r"^check -r \w+ corrupt.q": "repairs the same, and tells of each repair once",
     r"^bench -d 0": "refused; qemu-img never ends",
     r"^convert -c -n -O qcow2 base.q big.q": "compressed clusters replace what is there; qemu-img: Input/output error",
     r"^(-V|--version|-h|--help|create --help)$": "our own name and help",

@@ -60,6 +60,14 @@ class CheckResult:
         self.leaks += 1
         self._note(text)
 
+    def judge_flags(self, before: list[str], after: list[str]) -> None:
+        """Put what is wrong with COPIED flags by the repaired refcounts in the place of what was wrong before."""
+        self.corruptions += len(after) - len(before)
+        gone = set(before)
+        self.problems = [text for text in self.problems if text not in gone]
+        for text in after:
+            self._note(text)
+
     def _note(self, text: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(text)
@@ -82,6 +90,10 @@ class Walk:
         self._zero_cluster = layout.ZERO if header.version >= 3 else 0
         self.bad_flags: list[tuple[int, int]] = []
         """(file offset, right value) of L1 and L2 entries whose COPIED flag is wrong."""
+        self.wrong_flags: list[str] = []
+        """The problems that are nothing but such a flag."""
+        self.consequences: dict[str, bool] = {}
+        """Those flags that will be right as soon as the refcount is; whether the cluster leaks."""
         self.broken_refcounts = False
         """The refcount table or blocks themselves cannot be repaired in place."""
         self._structures: dict[int, str] = {}
@@ -255,7 +267,17 @@ class Walk:
     def _judge_flag(self, kind: str, where: int, entry: int, refcount: int) -> None:
         if (entry >= layout.COPIED) != (refcount == 1):
             flag = "is set" if entry >= layout.COPIED else "is missing"
-            self.result.corrupt(f"{kind} entry at {where:#x}: COPIED {flag} but the refcount is {refcount}")
+            if kind == "L1":
+                kind = f"L1 entry {(where - self.header.l1_table_offset) // 8}"
+            else:
+                kind = f"L2 entry at {where:#x}"
+            text = f"{kind}: {entry:#x}: COPIED {flag} but the refcount is {refcount}"
+            self.result.corrupt(text)
+            self.wrong_flags.append(text)
+            cluster = (entry & layout.OFFSET_MASK) >> self.geometry.cluster_bits
+            references = self.kernel.references_of(cluster, cluster + 1)[0]
+            if (entry >= layout.COPIED) == (references == 1):
+                self.consequences[text] = refcount > references
             self.bad_flags.append((where, entry ^ layout.COPIED))
 
     @property

@@ -2,7 +2,7 @@
 
     1. pointers that make no sense become zeros                 nothing else can be done with them
     2. refcounts that are too low go up                         before anybody allocates what is in use
-    3. COPIED flags follow the refcounts
+    3. COPIED flags follow the refcounts                        (for "leaks" only where nothing else is wrong)
     4. refcounts that are too high go down                      last: only now nothing depends on them
     5. the dirty and corrupt bits in the header are cleared
 
@@ -30,6 +30,8 @@ Walker = Callable[[Node, Header], Awaitable[Walk]]
 async def repair(file: Node, header: Header, walk: Walk, fix: str, walker: Walker) -> CheckResult:
     """Repair what a walk has found; returns the result of another walk, with what has been fixed. Raises OSError."""
     found = walk.result
+    only_flags = found.corruptions == len(walk.wrong_flags) and not found.leaks
+    flags = walk.wrong_flags
     writer = HeaderWriter(file, header)
     if fix == "all":
         if walk.bad_entries:
@@ -39,17 +41,17 @@ async def repair(file: Node, header: Header, walk: Walk, fix: str, walker: Walke
             await _rebuild(file, header, writer)
             walk = await walker(file, header)
         await _adjust(file, walk, raise_=True)
-        for where, value in walk.bad_flags:
-            await file.write(where, [memoryview(pack64([value]))])
-        await file.flush()
-        # A flag follows the refcount, which may just have changed: once more, from what is in the file now.
+        # A flag follows the refcount, which may just have changed: judged by what is in the file now.
         walk = await walker(file, header)
         for where, value in walk.bad_flags:
             await file.write(where, [memoryview(pack64([value]))])
         await file.flush()
+    # A flag that only a leak makes wrong is no corruption of its own.
+    found.judge_flags(flags, [text for text in walk.wrong_flags if not walk.consequences.get(text)])
     if not walk.broken_refcounts:
         await _adjust(file, walk, raise_=False)
-    if fix == "all":
+    # Where nothing else is wrong the refcounts can be believed, so that the flags may follow them.
+    if fix == "all" or only_flags:
         walk = await walker(file, header)
         for where, value in walk.bad_flags:
             await file.write(where, [memoryview(pack64([value]))])

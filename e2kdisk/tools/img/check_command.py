@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CORRUPT, LEAKS, NO_CHECKS = 2, 3, 63
 _COUNT = r"cluster 0x([0-9a-f]+): refcount (\d+) but (\d+) references"
+_FLAG = r"L(?:1 entry (\d+)|2 entry at 0x[0-9a-f]+): 0x([0-9a-f]+): COPIED .* the refcount is (\d+)"
 _CACHED = ("writeback", "writethrough", "unsafe")
 
 
@@ -88,25 +89,32 @@ def _check(name: str, given: Given, fix: str | None, cache: str) -> CheckResult:
 
 
 def _problem_lines(result: CheckResult | Sound, fix: str | None) -> list[str]:
+    """What qemu-img says of the problems: as it finds them, as it repairs them, and when it looks once more."""
     if not result.problems:
         return []
     import re
 
-    lines, repairs = [], []
+    found, repairs, left = [], [], []
     for problem in result.problems:
-        counted = re.fullmatch(_COUNT, problem)
-        if counted is None:
-            lines.append(f"ERROR {problem}")
-            continue
-        cluster, refcount, references = int(counted[1], 16), int(counted[2]), int(counted[3])
-        what = f"cluster {cluster} refcount={refcount} reference={references}"
-        is_leak = refcount > references
-        lines.append(f"Leaked {what}" if is_leak else f"ERROR {what}")
-        if fix == "all" or (fix == "leaks" and is_leak):
-            repairs.append(f"Repairing {what}")
-        elif fix is not None:
-            repairs.append(f"ERROR {what}")
-    return lines + repairs
+        if (counted := re.fullmatch(_COUNT, problem)) is not None:
+            cluster, refcount, references = int(counted[1], 16), int(counted[2]), int(counted[3])
+            what = f"cluster {cluster} refcount={refcount} reference={references}"
+            is_leak = refcount > references
+            found.append(f"Leaked {what}" if is_leak else f"ERROR {what}")
+            if fix == "all" or (fix == "leaks" and is_leak):
+                repairs.append(f"Repairing {what}")
+            elif fix is not None:
+                repairs.append(f"ERROR {what}")
+                left.append(f"ERROR {what}")
+        elif (flag := re.fullmatch(_FLAG, problem)) is not None:
+            index, entry, refcount = flag[1], flag[2], flag[3]
+            place = "data cluster: l2_entry=" if index is None else f"L2 cluster: l1_index={index} l1_entry="
+            # Flags are judged, and repaired, when the refcounts have been.
+            repaired = fix is not None and not result.corruptions
+            repairs.append(f"{'Repairing' if repaired else 'ERROR'} OFLAG_COPIED {place}{entry} refcount={refcount}")
+        else:
+            found.append(f"ERROR {problem}")
+    return found + repairs + (left if result.leaks_fixed or result.corruptions_fixed else [])
 
 
 def _facts(result: CheckResult | Sound, name: str) -> dict[str, Any]:
@@ -115,6 +123,7 @@ def _facts(result: CheckResult | Sound, name: str) -> dict[str, Any]:
         "compressed-clusters": result.compressed_clusters or None,
         "total-clusters": result.total_clusters,
         "corruptions": result.corruptions or None,
+        "corruptions-fixed": result.corruptions_fixed or None,
         "check-errors": 0,
         "leaks": result.leaks or None,
         "leaks-fixed": result.leaks_fixed or None,
@@ -122,7 +131,6 @@ def _facts(result: CheckResult | Sound, name: str) -> dict[str, Any]:
         "filename": name,
         "format": "qcow2",
         "fragmented-clusters": result.fragmented_clusters or None,
-        "corruptions-fixed": result.corruptions_fixed or None,
     }
     return {key: value for key, value in facts.items() if value is not None}
 
