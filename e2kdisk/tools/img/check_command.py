@@ -107,11 +107,11 @@ def _problem_lines(result: CheckResult | Sound, fix: str | None) -> list[str]:
                 repairs.append(f"ERROR {what}")
                 left.append(f"ERROR {what}")
         elif (flag := re.fullmatch(_FLAG, problem)) is not None:
-            index, entry, refcount = flag[1], flag[2], flag[3]
+            index, entry, counted_as = flag[1], flag[2], flag[3]
             place = "data cluster: l2_entry=" if index is None else f"L2 cluster: l1_index={index} l1_entry="
             # Flags are judged, and repaired, when the refcounts have been.
             repaired = fix is not None and not result.corruptions
-            repairs.append(f"{'Repairing' if repaired else 'ERROR'} OFLAG_COPIED {place}{entry} refcount={refcount}")
+            repairs.append(f"{'Repairing' if repaired else 'ERROR'} OFLAG_COPIED {place}{entry} refcount={counted_as}")
         else:
             found.append(f"ERROR {problem}")
     return found + repairs + (left if result.leaks_fixed or result.corruptions_fixed else [])
