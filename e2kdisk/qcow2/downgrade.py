@@ -20,6 +20,7 @@ from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.encryption import encrypted
 from e2kdisk.qcow2.entries import pack64
 from e2kdisk.qcow2.geometry import GuestOffset, HostOffset
+from e2kdisk.qcow2.refcount import Freed
 from e2kdisk.qcow2.references import l2_tables, read_entries
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def _replace_in_table(
         space = entry & layout.OFFSET_MASK
         if _is_zero(entry) and space and not space & geometry.cluster_mask:
             for _ in range(references):
-                await image.refcounts.release(HostOffset(space), geometry.cluster_size, punch=True)
+                await image.refcounts.release(HostOffset(space), geometry.cluster_size, Freed.REQUEST)
 
 
 async def _new_zeros(
