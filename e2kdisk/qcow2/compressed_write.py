@@ -98,7 +98,8 @@ async def write_packed(image: Qcow2Image, offset: GuestOffset, packed: Sequence[
     The lock is held throughout, so nothing overlaps them.
     """
     geometry = image.geometry
-    async with image.lock:
+    length = min(len(packed) << geometry.cluster_bits, image.size - offset)
+    async with image.changing(offset, length), image.lock:
         while packed:
             slice_end = ((offset >> geometry.slice_shift) + 1) << geometry.slice_shift
             part = packed[: (slice_end - offset) >> geometry.cluster_bits]

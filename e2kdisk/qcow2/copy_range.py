@@ -20,6 +20,11 @@ async def copy_from(image: Qcow2Image, offset: GuestOffset, source: FileNode, so
     Clusters that the range covers in part are read and written as usual: their other bytes must be copied with them.
     Raises OSError (EXDEV, EOPNOTSUPP and the like where the host cannot copy), ImageError.
     """
+    async with image.changing(offset, length):
+        await _copy(image, offset, source, source_offset, length)
+
+
+async def _copy(image: Qcow2Image, offset: GuestOffset, source: FileNode, source_offset: int, length: int) -> None:
     done = 0
     while done < length:
         at = GuestOffset(offset + done)

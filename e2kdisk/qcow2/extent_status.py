@@ -25,3 +25,14 @@ def status_of(image: Qcow2Image, offset: GuestOffset, extent: Extent) -> BlockSt
         case Unallocated(run):
             behind = image.backing is None or offset >= image.backing.size
             return BlockStatus(run, allocated=False, zero=behind)
+
+
+async def data_run(image: Qcow2Image, offset: GuestOffset, length: int) -> int:
+    """How many bytes from offset an image holds as data, wherever they lie; 0 if it does not."""
+    mapping = image.mapping
+    while True:
+        table = mapping.resident(offset)
+        if table is not None or not mapping.has_l2_table(offset):
+            return mapping.data_run(table, offset, length)
+        async with image.lock:
+            await mapping.load(offset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
 from e2kdisk.qcow2.bitmaps import Bitmaps
 from e2kdisk.qcow2.cache import Table
-from e2kdisk.qcow2.compressed_write import write_compressed, write_packed
+from e2kdisk.qcow2.compressed_write import write_compressed
 from e2kdisk.qcow2.compression import Decompressor, read_compressed_run
 from e2kdisk.qcow2.cow import CopyOnWrite
 from e2kdisk.qcow2.dirty_bits import DirtyBits
@@ -41,7 +41,6 @@ from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
 
 if TYPE_CHECKING:
-    from e2kdisk.block.file import FileNode
     from e2kdisk.crypto.sector import SectorCipher
 
 _PLAIN = layout.COMPRESSED | layout.ZERO
@@ -411,7 +410,7 @@ class Qcow2Image(Node):
     # -- zeros and discards -----------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _changing(self, offset: int, length: int) -> AsyncIterator[None]:
+    async def changing(self, offset: int, length: int) -> AsyncIterator[None]:
         """Around a change of the disk: marked whatever becomes of it; corruption that it meets stops all writing."""
         self._need_writable(offset, length)
         try:
@@ -425,12 +424,12 @@ class Qcow2Image(Node):
 
     async def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Node.write_zeroes."""
-        async with self._changing(offset, length):
+        async with self.changing(offset, length):
             await self._zero.write_zeroes(GuestOffset(offset), length, unmap=unmap)
 
     async def discard(self, offset: int, length: int) -> None:
         """Node.discard: whole clusters only. They read as zeros afterwards, never as older data."""
-        async with self._changing(offset, length):
+        async with self.changing(offset, length):
             await self._zero.discard(GuestOffset(offset), length)
 
     async def unmap(self, offset: GuestOffset, length: int) -> None:
@@ -440,34 +439,12 @@ class Qcow2Image(Node):
     async def write_compressed(self, offset: int, iov: IoVec, level: int | None = None) -> None:
         """Write whole clusters compressed (compressed_write.py). Raises UsageError, OSError or ImageError."""
         length = iov_length(iov)
-        async with self._changing(offset, length):
+        async with self.changing(offset, length):
             await write_compressed(self, offset, iov, length, level)
-
-    async def write_packed(self, offset: int, packed: Sequence[bytes]) -> None:
-        """Write clusters that are compressed already, one behind the other. Raises OSError or ImageError."""
-        length = min(len(packed) << self.geometry.cluster_bits, self.size - offset)
-        async with self._changing(offset, length):
-            await write_packed(self, GuestOffset(offset), packed)
 
     async def status(self, offset: int, length: int) -> BlockStatus:
         """Node.status: what this layer says, without its backing file."""
         return status_of(self, GuestOffset(offset), await self._extent(GuestOffset(offset), length))
-
-    async def copy_from(self, offset: int, source: FileNode, source_offset: int, length: int) -> None:
-        """Write bytes of a host file, copied by the host (copy_range.py). Raises OSError or ImageError."""
-        from e2kdisk.qcow2.copy_range import copy_from
-
-        async with self._changing(offset, length):
-            await copy_from(self, GuestOffset(offset), source, source_offset, length)
-
-    async def data_run(self, offset: int, length: int) -> int:
-        """How many bytes from offset this image holds as data, wherever they lie; 0 if it does not."""
-        while True:
-            table = self.mapping.resident(GuestOffset(offset))
-            if table is not None or not self.mapping.has_l2_table(GuestOffset(offset)):
-                return self.mapping.data_run(table, GuestOffset(offset), length)
-            async with self.lock:
-                await self.mapping.load(GuestOffset(offset))
 
     # -- flush, close -----------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from typing import Any
 from e2kdisk.block.file import FileNode
 from e2kdisk.block.node import Node
 from e2kdisk.block.raw import RawNode
+from e2kdisk.qcow2.copy_range import copy_from
+from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.image import Qcow2Image
 
 NEVER = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ETXTBSY, errno.EBADF})
@@ -34,7 +36,7 @@ async def copy_range(source: Node, offset: int, length: int, target: Node, to: i
 
 async def _copy(file: FileNode, host: int, length: int, target: Node, to: int) -> None:
     if isinstance(target, Qcow2Image) and target.cipher is None and target.file.event is None:
-        await target.copy_from(to, file, host, length)
+        await copy_from(target, GuestOffset(to), file, host, length)
     elif type(target) is RawNode and isinstance(target.file, FileNode) and to + length <= target.size:
         await target.file.copy_from(file, host, target.offset + to, length)
     else:

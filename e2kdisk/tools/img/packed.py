@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from e2kdisk.block.node import Node
-from e2kdisk.qcow2.compressed_write import compress_clusters
+from e2kdisk.qcow2.compressed_write import compress_clusters, write_packed
+from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.image import Qcow2Image
 
 ZERO = b""
@@ -52,12 +53,12 @@ class PackedWriter:
                 run.append(item)
                 continue
             if run:
-                await self.target.write_packed(start, run)
+                await write_packed(self.target, GuestOffset(start), run)
                 run = []
             if item is None:
                 await self.target.write(at, [part])
         if run:
-            await self.target.write_packed(start, run)
+            await write_packed(self.target, GuestOffset(start), run)
 
     def _parts(self, view: memoryview) -> list[memoryview]:
         return [view[start : start + self.cluster_size] for start in range(0, view.nbytes, self.cluster_size)]

@@ -63,7 +63,10 @@ async def kind_at(node: Node, offset: int, length: int) -> Run:
     """The run at offset, at most length bytes, wherever its bytes lie: one run where run_at finds many."""
     if not hasattr(node, "mapping"):
         return await run_at(node, offset, length)
-    data: int = await node.data_run(offset, length)  # type: ignore[attr-defined]
+    from e2kdisk.qcow2.extent_status import data_run
+    from e2kdisk.qcow2.geometry import GuestOffset
+
+    data = await data_run(node, GuestOffset(offset), length)  # type: ignore[arg-type]
     if not data or await _is_preallocated(node):
         return await run_at(node, offset, length)
     return Run(data, data=True, zero=False, present=True, depth=0, host=None, name=node.name)
