@@ -46,7 +46,7 @@ async def _copy_run(image: Qcow2Image, offset: GuestOffset, source: FileNode, so
     await image.gate.passing()
     async with image.lock:
         claim = await image.allocator.claim(offset, length)
-        image.need_unguarded(claim.host, claim.length)
+        image.guard.need_data(image.name, claim.host, claim.length)
         # Clusters in use are guarded like those of any other write in flight.
         item = image.inflight.enter_write(claim.host, claim.length)
     try:

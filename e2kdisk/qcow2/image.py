@@ -342,7 +342,7 @@ class Qcow2Image(Node):
         async with self.lock:
             claim = await self.allocator.claim(offset, length)
             if isinstance(claim, InPlace):
-                self.need_unguarded(claim.host, claim.length)
+                self.guard.need_data(self.name, claim.host, claim.length)
                 item = self.inflight.enter_write(claim.host, claim.length)
         if isinstance(claim, InPlace):
             try:
@@ -359,14 +359,6 @@ class Qcow2Image(Node):
         finally:
             await self.finish(claim)
         return claim.length
-
-    def need_unguarded(self, host: HostOffset, length: int) -> None:
-        """Raise CorruptImage if a write of guest data would land on metadata."""
-        kind = self.guard.hit(host, length)
-        if kind is not None:
-            raise CorruptImage(
-                self.name, f"write of {length} bytes at file offset {host:#x}", f"would overwrite the {kind}"
-            )
 
     async def finish(self, claim: Allocation) -> None:
         """Take a claim out of flight, linked or not."""

@@ -7,7 +7,7 @@ in one place are found when the image is opened, and it is not opened for writin
 
 from __future__ import annotations
 
-from e2kdisk.errors import UsageError
+from e2kdisk.errors import CorruptImage, UsageError
 from e2kdisk.qcow2.geometry import Geometry
 
 TEMPLATES: dict[str, frozenset[str]] = {
@@ -79,3 +79,9 @@ class OverlapGuard:
             if cluster in clusters:
                 return clusters[cluster]
         return None
+
+    def need_data(self, name: str, host: int, length: int) -> None:
+        """Raise CorruptImage if a write of guest data would land on metadata."""
+        kind = self.hit(host, length)
+        if kind is not None:
+            raise CorruptImage(name, f"write of {length} bytes at file offset {host:#x}", f"would overwrite the {kind}")
