@@ -11,7 +11,7 @@ from e2kdisk.block.open import open_disk
 from e2kdisk.block.options import cache_mode
 from e2kdisk.errors import UsageError
 
-INTERFACES = ("virtio", "ide", "ahci", "none")
+INTERFACES = ("virtio", "virtio-pci", "ide", "ahci", "none")
 """Which controller a drive is for; whether a board has it, the board says."""
 
 

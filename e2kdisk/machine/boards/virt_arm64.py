@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar
 
+from e2kdisk.devices.controller import Controller
 from e2kdisk.devices.irq import IrqLine
+from e2kdisk.devices.pci import PciFunction
+from e2kdisk.devices.virtio.blk import VirtioBlk
+from e2kdisk.devices.virtio.pci import VirtioPci
 from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.board import Timing
 from e2kdisk.machine.boards.mmio_board import MmioBoard
+from e2kdisk.machine.boards.pci_host import PciHost, PciMap
 from e2kdisk.machine.boards.tree import Tree, blob, cells
 from e2kdisk.machine.bus import Stub
 from e2kdisk.machine.chips.gicv2 import SPI, Gic, GicDistributor, GicInterface
@@ -25,10 +30,16 @@ UART = 0x0900_0000
 VIRTIO = 0x0A00_0000
 VIRTIO_STRIDE = 0x200
 RAM = 0x4000_0000
-PCI_CONFIG = 0x40_1000_0000
-PCI_CONFIG_SIZE = 0x1000_0000
+PCI = PciMap(
+    config=(0x40_1000_0000, 0x1000_0000),
+    memory=(0x1000_0000, 0x2EFF_0000),
+    high_memory=(0x80_0000_0000, 1 << 32),
+    io=0x3EFF_0000,
+)
 
 UART_SPI = 1
+PCI_SPI = 3
+"""The first of four."""
 VIRTIO_SPI = 16
 COUNTER_HZ = 62_500_000
 NS_PER_TICK = 1_000_000_000 // COUNTER_HZ
@@ -57,6 +68,7 @@ class VirtArm64(MmioBoard):
     NAME = "virt-arm64"
     DESCRIPTION = "64-bit Arm, Cortex-A53, at the addresses of QEMU's virt machine"
     CPUS: ClassVar[tuple[str, ...]] = ("arm64",)
+    INTERFACES = ("virtio", "virtio-pci")
     SLOTS = 32
 
     def __init__(self, ram_size: int, timing: Timing, cpu: str = "", quirks: Collection[str] = ()) -> None:
@@ -68,7 +80,7 @@ class VirtArm64(MmioBoard):
         self.add_chip(GIC_INTERFACE, GicInterface(self._gic, "gicc"))
         self.add_chip(UART, uart)
         self.serial_ports = (uart,)
-        self.bus.add(PCI_CONFIG, Stub("pci-config", PCI_CONFIG_SIZE))
+        self.pci = PciHost(self.bus, PCI, [self._gic.line(SPI + PCI_SPI + wire) for wire in range(4)])
         self.cpu.on_hypercall = self._psci
         self.cpu.on_counter = lambda: timing.read_ns() // NS_PER_TICK
 
@@ -80,13 +92,28 @@ class VirtArm64(MmioBoard):
         """Board.slot_irq."""
         return self._gic.line(SPI + VIRTIO_SPI + slot)
 
+    def plug(self, controller: Controller) -> int:
+        """Board.plug: its slot, of PCI functions on the PCI bus."""
+        if not isinstance(controller, PciFunction):
+            return super().plug(controller)
+        slot = self.pci.plug(controller, self.cpu.memory)
+        self.controllers.append(controller)
+        return slot
+
+    def plug_disk(self, device: VirtioBlk, interface: str, *, legacy: bool) -> None:
+        """MmioBoard.plug_disk: also over PCI. There is nothing that takes messages, so interrupts go by the pin."""
+        if interface == "virtio-pci":
+            self.plug(VirtioPci(device, transitional=legacy, vectors=0))
+        else:
+            super().plug_disk(device, interface, legacy=legacy)
+
     def map_memory(self) -> None:
         """Board.map_memory."""
         if len(self.bios) > FLASH_SIZE:
             raise UsageError(f"firmware of {len(self.bios)} bytes does not fit into {FLASH_SIZE} bytes of flash")
         # Slots without a controller: their magic reads as 0, so a driver that looks finds nothing.
-        first_empty = self.slot_base(len(self.controllers))
-        if len(self.controllers) < self.SLOTS:
+        first_empty = self.slot_base(self.slots_taken)
+        if self.slots_taken < self.SLOTS:
             self.bus.add(first_empty, Stub("empty-slots", self.slot_base(self.SLOTS) - first_empty, ones=False))
         self.cpu.map_rom(FLASH[0], self.bios, FLASH_SIZE)
         self.cpu.map_rom(FLASH[1], b"", FLASH_SIZE)
@@ -170,7 +197,8 @@ class VirtArm64(MmioBoard):
                     "interrupts": [0, VIRTIO_SPI + slot, IRQ_LEVEL_HIGH],
                     "dma-coherent": None,
                 }
-                for slot in range(len(self.controllers))
+                for slot in range(self.slots_taken)
             },
+            **self.pci.node([[0, PCI_SPI + wire, IRQ_LEVEL_HIGH] for wire in range(4)], GIC_PHANDLE),
         }
         return blob(tree, TREE_ROOM)
