@@ -46,7 +46,8 @@ class PciHost:
         bus.add(where.memory[0], self.pci.memory)
         bus.add(where.high_memory[0], self.pci.add_window("pci-high", *where.high_memory))
         bus.add(where.io, self.pci.io)
-        self.pci.add(0, PciFunction("pci-host", HOST_BRIDGE))
+        self.bridge = PciFunction("pci-host", HOST_BRIDGE)
+        self.pci.add(0, self.bridge)
 
     def plug(self, function: PciFunction, memory: GuestMemory) -> int:
         """Put a function into the next free slot; its number. Raises UsageError."""

@@ -81,6 +81,7 @@ class VirtArm64(MmioBoard):
         self.add_chip(UART, uart)
         self.serial_ports = (uart,)
         self.pci = PciHost(self.bus, PCI, [self._gic.line(SPI + PCI_SPI + wire) for wire in range(4)])
+        self.chips.append(self.pci.bridge)
         self.cpu.on_hypercall = self._psci
         self.cpu.on_counter = lambda: timing.read_ns() // NS_PER_TICK
 
