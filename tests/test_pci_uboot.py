@@ -3,7 +3,6 @@
 import pytest
 
 from e2kdisk import Machine
-from e2kdisk.devices.memory import RamMemory
 from e2kdisk.devices.pci import PciFunction
 from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.pci_host import DEVICES
@@ -58,10 +57,21 @@ def test_disks_over_mmio_and_pci_stand_beside_each_other(make_image, golden):
         assert [said.count(f"Capacity: {size}.0 MB") for size in (3, 5, 7)] == [1, 1, 1]
 
 
+def test_a_saved_machine_goes_on_with_its_disk_on_pci(golden, make_image):
+    drive = f"{make_image(backing=golden.qcow2)},if=virtio-pci"
+    with uboot("arm64", drive) as machine:
+        machine.console.command("pci enum; virtio scan")
+        expected = loaded_crc(machine, "arm64", "small.txt", 1)
+        state = machine.save()
+    with uboot("arm64", drive) as other:  # whose U-Boot has not looked at the bus
+        other.load(state)
+        assert loaded_crc(other, "arm64", "small.txt", 1) == expected
+
+
 def test_the_bus_is_full_after_31_disks():
     with Machine("virt-arm64", bios=b"\0" * 4) as machine:
         for number in range(1, DEVICES):
-            assert machine.board.pci.plug(make_function(f"f{number}"), RamMemory()) == number
+            assert machine.board.plug(make_function(f"f{number}")) == number
         with pytest.raises(UsageError, match="all are taken"):
             machine.board.plug(make_function("one more"))
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from e2kdisk.devices.irq import IrqLine
-from e2kdisk.devices.memory import GuestMemory
 from e2kdisk.devices.pci import Ecam, Identity, PciBus, PciFunction, WiredOr, swizzle
 from e2kdisk.devices.pci.bus import IO_SIZE
 from e2kdisk.devices.pci.interrupt import PINS
@@ -49,14 +48,13 @@ class PciHost:
         self.bridge = PciFunction("pci-host", HOST_BRIDGE)
         self.pci.add(0, self.bridge)
 
-    def plug(self, function: PciFunction, memory: GuestMemory) -> int:
-        """Put a function into the next free slot; its number. Raises UsageError."""
+    def plug(self, function: PciFunction) -> tuple[int, IrqLine]:
+        """Put a function into the next free slot; its number, and the line for its pin. Raises UsageError."""
         slot = next((slot for slot in range(DEVICES) if slot << 3 not in self.pci.functions), None)
         if slot is None:
             raise UsageError(f"{function.name}: the PCI bus has {DEVICES} slots, and all are taken")
         self.pci.add(slot << 3, function)
-        function.connect(memory, self._wires[swizzle(slot << 3, function.interrupt_pin or 1)].line())
-        return slot
+        return slot, self._wires[swizzle(slot << 3, function.interrupt_pin or 1)].line()
 
     def node(self, interrupts: Sequence[Sequence[int]], controller: int) -> dict[str, Tree]:
         """The node of the device tree; interrupts are the cells of each wire, as the interrupt controller reads them.

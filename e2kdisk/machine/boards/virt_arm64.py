@@ -97,7 +97,9 @@ class VirtArm64(MmioBoard):
         """Board.plug: its slot, of PCI functions on the PCI bus."""
         if not isinstance(controller, PciFunction):
             return super().plug(controller)
-        slot = self.pci.plug(controller, self.cpu.memory)
+        slot, line = self.pci.plug(controller)
+        memory = self.wiring.memory(controller.name, self.cpu.memory)
+        controller.connect(memory, self.wiring.irq(controller.name, line))
         self.controllers.append(controller)
         return slot
 
