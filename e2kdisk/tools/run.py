@@ -37,7 +37,8 @@ drives, spelled as for qemu -drive, a comma in a value written twice:
   file=FILE                the image; "file=" may be left out
   format=qcow2|raw         guessed unless given
   readonly=on|off          off unless given
-  if=ide|virtio            the controller; elbrus has both, and takes ide first
+  if=ide|virtio|virtio-pci the controller: elbrus has ide (its first choice) and
+                           virtio, the others virtio, virt-arm64 also virtio-pci
   serial=TEXT              what the guest reads as the disk's name
   cache=MODE               writeback, writethrough, none, directsync, unsafe
   backing=FILE             instead of the backing file that the image names
@@ -82,7 +83,7 @@ def parser() -> Parser:
         help="virtual: time is counted in instructions, every run is the same (default with --script); "
         "host: real time (default without)",
     )
-    parser.add_argument("--virtio", type=int, choices=(1, 2), default=2, help="version of virtio-mmio (default 2)")
+    parser.add_argument("--virtio", type=int, choices=(1, 2), default=2, help="2 modern (default), 1 legacy")
     parser.add_argument("--script", metavar="FILE", help='what to type and expect, see below; "-": the standard input')
     parser.add_argument(
         "--trace", metavar="FILE", help="write what the disks do: text, or JSON lines if the name ends in .jsonl"
