@@ -175,10 +175,12 @@ def test_registers_survive_save_and_load(machine):
     cpu = machine(LOOP)
     cpu.write_register("x0", IO)
     cpu.run(7)
-    state = cpu.save()
+    state, registers = cpu.save(), [cpu.read_register(f"x{number}") for number in range(31)]
     cpu.run(6)
     cpu.load(state)
-    assert cpu.save() == state
+    # Of the emulator's context only the registers: it also has addresses of the host, which differ by chance.
+    assert cpu.save() | {"context": b""} == state | {"context": b""}
+    assert [cpu.read_register(f"x{number}") for number in range(31)] == registers
     assert (cpu.pc, cpu.read_register("x2")) == (RAM + 12, 2)
 
 
