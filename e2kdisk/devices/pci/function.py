@@ -208,12 +208,12 @@ class PciFunction:
         """Drive the interrupt pin; the status bit shows it even while the pin is disabled (PCI 3.0 6.2.2, 6.2.3)."""
         if level != self._intx:
             self._intx = level
-            status = self.config.get(STATUS, 2) & ~INTERRUPT_STATUS
-            self.config.set(STATUS, 2, status | INTERRUPT_STATUS * level)
+            status = self.config.data
+            status[STATUS] = status[STATUS] & ~INTERRUPT_STATUS | INTERRUPT_STATUS * level
             self._drive()
 
     def _drive(self) -> None:
-        self._irq.set(self._intx and not self.command & INTX_DISABLE)
+        self._irq.set(self._intx and not self.config.data[COMMAND + 1] & INTX_DISABLE >> 8)
 
     # -- state ------------------------------------------------------------------------------------
 

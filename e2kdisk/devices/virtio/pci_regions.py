@@ -51,7 +51,7 @@ class ModernRegion:
         registers = self._registers
         if offset >= NOTIFY_AT:
             # The place tells the queue; the value only repeats it without NOTIFICATION_DATA (4.1.5.2).
-            registers.notify((offset - NOTIFY_AT) // NOTIFY_MULTIPLIER)
+            registers.device.notify((offset - NOTIFY_AT) // NOTIFY_MULTIPLIER)
         elif offset >= DEVICE_AT:
             registers.device.write_config(offset - DEVICE_AT, size, value)
         elif offset < ISR_AT:

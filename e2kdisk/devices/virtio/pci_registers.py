@@ -87,8 +87,9 @@ class PciRegisters(TransportRegisters):
     def take_isr(self) -> int:
         """ISR status; reading clears it and releases the pin (VIRTIO 1.2 4.1.4.5.1)."""
         reasons = self._interrupt_status
-        self._interrupt_status = 0
-        self.drive_pin()
+        if reasons:
+            self._interrupt_status = 0
+            self._set_pin(False)
         return reasons
 
     # -- vectors (VIRTIO 1.2 4.1.5.1.2) --------------------------------------------------------------
