@@ -31,8 +31,9 @@ async def preallocate(image: Qcow2Image, offset: int, length: int, mode: str) ->
         return
     if image.cipher is not None:
         # Zeros of the file decrypt to noise: whatever the mode, zeros have to be written as the guest would.
-        for start in range(offset, offset + length, _PIECE_BYTES):
-            await image.write(start, zero_iov(min(_PIECE_BYTES, offset + length - start)))
+        end = min(offset + length, image.size)
+        for start in range(offset, end, _PIECE_BYTES):
+            await image.write(start, zero_iov(min(_PIECE_BYTES, end - start)))
         return
     geometry = image.geometry
     done = geometry.round_down(offset)
