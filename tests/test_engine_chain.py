@@ -113,6 +113,7 @@ async def stream(chained: Chain) -> None:
 
 
 Act = Callable[[Chain], Awaitable[None]]
+Counted = Callable[[str, int], None]
 OPERATIONS: dict[str, Act] = {
     "commit": commit,
     "commit without emptying": commit_only,
@@ -220,8 +221,10 @@ def _qemu_agrees(chained: Chain, place: Path) -> None:
 
 @pytest.mark.needs("qemu-utils")
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_fault_in_either_file_of_a_chain_changes_nothing_on_the_disk(name: str, tmp_path: Path) -> None:
-    print(f"{name}: {sweep(name, 3, tmp_path, encrypted=False)} faults")
+def test_a_fault_in_either_file_of_a_chain_changes_nothing_on_the_disk(
+    name: str, tmp_path: Path, counted: Counted
+) -> None:
+    counted("faults injected", sweep(name, 3, tmp_path, encrypted=False))
 
 
 @pytest.mark.slow
@@ -229,9 +232,9 @@ def test_a_fault_in_either_file_of_a_chain_changes_nothing_on_the_disk(name: str
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "AES"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_fault_at_every_step_in_either_file_of_a_chain_changes_nothing_on_the_disk(
-    name: str, encrypted: bool, tmp_path: Path
+    name: str, encrypted: bool, tmp_path: Path, counted: Counted
 ) -> None:
-    print(f"{name}: {sweep(name, 60, tmp_path, encrypted=encrypted)} faults")
+    counted("faults injected", sweep(name, 60, tmp_path, encrypted=encrypted))
 
 
 # -- power cuts --------------------------------------------------------------------------------------
@@ -288,15 +291,15 @@ def cut(name: str, seed: int, bound: int, *, encrypted: bool) -> int:
 
 
 @pytest.mark.parametrize("name", CUTS)
-def test_a_power_cut_changes_nothing_on_the_disk_of_a_chain(name: str) -> None:
-    print(f"{name}: {cut(name, 1, 4, encrypted=False)} states")
+def test_a_power_cut_changes_nothing_on_the_disk_of_a_chain(name: str, counted: Counted) -> None:
+    counted("crash states", cut(name, 1, 4, encrypted=False))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "AES"])
 @pytest.mark.parametrize("name", CUTS)
-def test_many_power_cuts_change_nothing_on_the_disk_of_a_chain(name: str, encrypted: bool) -> None:
-    print(f"{name}: {sum(cut(name, seed, 60, encrypted=encrypted) for seed in range(4))} states")
+def test_many_power_cuts_change_nothing_on_the_disk_of_a_chain(name: str, encrypted: bool, counted: Counted) -> None:
+    counted("crash states", sum(cut(name, seed, 60, encrypted=encrypted) for seed in range(4)))
 
 
 @pytest.mark.needs("qemu-utils")

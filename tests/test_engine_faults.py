@@ -31,6 +31,7 @@ SIZE = 192 * 1024 + 512
 BASE = noise(random.Random(7), 150 * 1024)
 
 Act = Callable[[Any], Awaitable[Any]]
+Counted = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -342,16 +343,20 @@ def sweep(operation: Operation, place: Path, most: int) -> int:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_a_fault_at_a_step_of_an_operation_corrupts_nothing(operation: Operation, tmp_path: Path) -> None:
+def test_a_fault_at_a_step_of_an_operation_corrupts_nothing(
+    operation: Operation, tmp_path: Path, counted: Counted
+) -> None:
     most = 4 if operation.key is not None or operation.name == "refcount table grows" else 10
-    print(f"{operation}: {sweep(operation, tmp_path, most)} faults")
+    counted("faults injected", sweep(operation, tmp_path, most))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_a_fault_at_every_step_of_an_operation_corrupts_nothing(operation: Operation, tmp_path: Path) -> None:
+def test_a_fault_at_every_step_of_an_operation_corrupts_nothing(
+    operation: Operation, tmp_path: Path, counted: Counted
+) -> None:
     most = 50 if operation.name == "refcount table grows" else 1000
-    print(f"{operation}: {sweep(operation, tmp_path, most)} faults")
+    counted("faults injected", sweep(operation, tmp_path, most))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
