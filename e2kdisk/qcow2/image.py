@@ -35,7 +35,6 @@ from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, PASSED_ON, Freed, Refcount
 from e2kdisk.qcow2.relock import take_back
 from e2kdisk.qcow2.resize import resize
 from e2kdisk.qcow2.snapshot import Snapshots
-from e2kdisk.qcow2.table import ResidentTable
 from e2kdisk.qcow2.write_gate import WriteGate
 from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
@@ -134,8 +133,7 @@ class Qcow2Image(Node):
         # The order of these two is the order of the stages: counts before pointers.
         metadata = Metadata(file, header, image.writer, geometry, order, guard)
         refcounts = await RefcountTable.open(metadata)
-        l1 = await ResidentTable.read(file, HostOffset(header.l1_table_offset), header.l1_size, "l1")
-        mapping = Mapping(metadata, refcounts, l1, l2_cache_bytes)
+        mapping = await Mapping.open(metadata, refcounts, l2_cache_bytes)
         refcounts.in_use = image.inflight.overlaps
         refcounts.passed_on = pass_discard
         refcounts.on_release = image._forget_contents
@@ -152,8 +150,7 @@ class Qcow2Image(Node):
         await image.bitmaps.load(disk_header or header)
         if not file.read_only:
             await image.guard_structures()
-            if guard.conflict is not None:
-                raise CorruptImage(image.name, "", f"{guard.conflict}; it can be read, and perhaps repaired")
+            guard.need_no_conflict(image.name)
             await claim_features(image)
             await image.bitmaps.claim()
         return image

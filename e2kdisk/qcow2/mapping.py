@@ -75,13 +75,7 @@ def cluster_kind(entry: int) -> type[Extent]:
 class Mapping:
     """The active L1 table and its L2 tables."""
 
-    def __init__(
-        self,
-        metadata: Metadata,
-        refcounts: RefcountTable,
-        l1: ResidentTable,
-        l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES,
-    ) -> None:
+    def __init__(self, metadata: Metadata, refcounts: RefcountTable, l1: ResidentTable, l2_cache_bytes: int) -> None:
         file, geometry, order = metadata.file, metadata.geometry, metadata.order
         self._file = file
         self._header = metadata.header
@@ -96,6 +90,16 @@ class Mapping:
         )
         order.add(self.slices)
         order.add(l1)
+
+    @classmethod
+    async def open(
+        cls, metadata: Metadata, refcounts: RefcountTable, l2_cache_bytes: int = DEFAULT_L2_CACHE_BYTES
+    ) -> Mapping:
+        """Read the active L1 table, whose limits have been checked. Raises OSError."""
+        header = metadata.header
+        offset = HostOffset(header.l1_table_offset)
+        l1 = await ResidentTable.read(metadata.file, offset, header.l1_size, "l1")
+        return cls(metadata, refcounts, l1, l2_cache_bytes)
 
     # -- look up ----------------------------------------------------------------------------------
 

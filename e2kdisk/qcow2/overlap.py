@@ -43,6 +43,11 @@ class OverlapGuard:
         self.conflict: str | None = None
         """Two structures that were found in one place: writing one would destroy the other."""
 
+    def need_no_conflict(self, filename: str) -> None:
+        """Raise CorruptImage if two structures lie in one place: nothing may be written then."""
+        if self.conflict is not None:
+            raise CorruptImage(filename, "", f"{self.conflict}; it can be read, and perhaps repaired")
+
     def clear(self) -> None:
         """Forget all, to be told anew."""
         self.clusters.clear()
