@@ -1,4 +1,4 @@
-"""What is found when the power comes back: the image checks, and each sector holds what the guest may find there."""
+"""What a run leaves behind, cut or not: the image checks, and each sector holds what the guest may find there."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from e2kdisk.lab.rig import Rig
 
 MOST_COMPLAINTS = 5
+PIECE_BYTES = 1 << 16
 
 
 class Content:
@@ -57,29 +58,51 @@ class Content:
 
 def complaints(rig: Rig, found: list[Pages]) -> list[str]:
     """Judge the contents of all files of a rig after a power cut of its last run."""
+    return _judge(rig, found, cut=True)
+
+
+def complaints_at_end(rig: Rig) -> list[str]:
+    """Judge them after a run that came to its end, with the images closed as a good user would."""
+    for drive in rig.drives:
+        drive.disk.sync()
+        rig.scheduler.run(drive.disk.node.close())
+    return _judge(rig, [drive.volume.content for drive in rig.drives], cut=False)
+
+
+def _judge(rig: Rig, found: list[Pages], *, cut: bool) -> list[str]:
     said: list[str] = []
-    for drive, pages, before in zip(rig.drives, found, rig.base.volumes, strict=True):
+    for drive, pages, old in zip(rig.drives, found, rig.base.volumes, strict=True):
         try:
             after = Content(pages, drive.options)
             problem = after.check()
             if problem:
-                said.append(f"{drive.name}: the image check finds {problem}")
+                said.append(f"image check: {drive.name}: {problem}")
                 continue
-            said += _wrong_sectors(drive.witness, after, Content(before, drive.options), drive.name)
+            before = Content(old, drive.options)
+            said += _wrong_sectors(drive.witness, after, before, drive.name, cut=cut)
         except (E2kDiskError, OSError) as error:
-            said.append(f"{drive.name}: the image does not open any more: {error}")
+            said.append(f"image: {drive.name} does not open any more: {error}")
     return said[:MOST_COMPLAINTS]
 
 
-def _wrong_sectors(witness: WitnessNode, after: Content, before: Content, name: str) -> list[str]:
+def _wrong_sectors(witness: WitnessNode, after: Content, before: Content, name: str, *, cut: bool) -> list[str]:
     wrong = []
+    new, old = after.read(0, witness.size), before.read(0, witness.size)
     for sector in sorted(witness.sectors):
-        found = after.read(sector * SECTOR_BYTES, SECTOR_BYTES)
-        allowed = witness.allowed(sector)
-        if found in allowed or None in allowed:
+        place = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
+        allowed = witness.allowed(sector) if cut else witness.newest(sector)
+        kept = witness.keeps_old(sector, cut=cut)
+        if new[place] in allowed or None in allowed or (kept and new[place] == old[place]):
             continue
-        if witness.keeps_old(sector) and found == before.read(sector * SECTOR_BYTES, SECTOR_BYTES):
-            continue
-        lost = "what was flushed is lost" if not witness.keeps_old(sector) else "neither the old content nor a new one"
-        wrong.append(f"{name}: sector {sector}: {lost}")
+        wrong.append(
+            f"content: {name} sector {sector}: "
+            + ("neither what was flushed nor anything newer" if not kept else "neither the old content nor a new one")
+        )
+    # What nobody has written to is to stay: by whole pieces first, since nearly all of them are equal.
+    for start in range(0, len(new), PIECE_BYTES):
+        if new[start : start + PIECE_BYTES] != old[start : start + PIECE_BYTES]:
+            for offset in range(start, min(start + PIECE_BYTES, len(new)), SECTOR_BYTES):
+                place = slice(offset, offset + SECTOR_BYTES)
+                if offset // SECTOR_BYTES not in witness.sectors and new[place] != old[place]:
+                    wrong.append(f"content: {name} sector {offset // SECTOR_BYTES}: changed, and nobody wrote to it")
     return wrong

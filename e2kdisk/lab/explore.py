@@ -56,10 +56,12 @@ def local_scenario(name: str) -> Scenario:
     return _scenarios[name]
 
 
-def run_seeds(name: str, rules: Rules, seeds: Sequence[int]) -> Found:
-    """One task: a run for each seed."""
+def run_seeds(name: str, rules: Rules, seeds: Sequence[int], stop_after: int = 1) -> Found:
+    """One task: a run for each seed, until so many fail."""
     scenario, found = local_scenario(name), Found()
     for seed in seeds:
+        if len(found.failures) == stop_after:
+            break
         _count(found, name, rules, scenario, Seeded(seed), seed)
     return found
 
@@ -100,7 +102,7 @@ def explore_seeds(
     """Run many seeds, until so many failures are found; `tell` hears of each batch."""
     batches = [seeds[first : first + BATCH] for first in range(0, len(seeds), BATCH)]
     total = Found()
-    for part in _results(executor, [(run_seeds, (name, rules, batch)) for batch in batches]):
+    for part in _results(executor, [(run_seeds, (name, rules, batch, stop_after)) for batch in batches]):
         total.add(part)
         tell(total)
         if len(total.failures) >= stop_after:

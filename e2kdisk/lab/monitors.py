@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from e2kdisk.lab.events import Event
-from e2kdisk.lab.witness import Version
+from e2kdisk.lab.witness import SECTOR_BYTES, Version
 
 if TYPE_CHECKING:
     from e2kdisk.lab.rig import Drive, Rig
@@ -57,8 +57,11 @@ class FlushIsDurable(Monitor):
             return
         if begun is not None:
             self._must_be_durable(drive, *begun)
-        elif not drive.disk.write_cache and kind not in ("IN", "GET_ID"):
-            self._must_be_durable(drive, drive.volume.completed, drive.witness.completed())
+        elif not drive.disk.write_cache:
+            start = event.fields["sector"]
+            assert isinstance(start, int)
+            versions = [version for version in drive.witness.completed() if version.offset == start * SECTOR_BYTES]
+            self._must_be_durable(drive, max((version.mark for version in versions), default=0), versions)
 
     def _must_be_durable(self, drive: Drive, completed: int, versions: list[Version]) -> None:
         drive.witness.promise(versions)

@@ -15,12 +15,10 @@ from e2kdisk.aio.clock import VirtualClock
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.disk import Disk
-from e2kdisk.block.node import Node
 from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
-from e2kdisk.errors import E2kDiskError
-from e2kdisk.lab.decisions import Decision, Decisions, Natural, Source
+from e2kdisk.lab.decisions import Decision, Decisions, Natural, ReplayError, Source
 from e2kdisk.lab.events import Event, EventStream, Listener
 from e2kdisk.lab.monitors import MONITORS
 from e2kdisk.lab.pages import Pages
@@ -30,6 +28,9 @@ from e2kdisk.lab.wires import LabWiring
 from e2kdisk.lab.witness import WitnessNode
 from e2kdisk.machine.machine import Machine
 from e2kdisk.machine.state import MachineState
+
+MOST_ERRORS = 100
+"""Requests of one run whose own failure is put up with: a ring has no more entries in any scenario."""
 
 
 @dataclass(slots=True)
@@ -118,11 +119,13 @@ class Rig:
         name = f"disk{number}"
         volume = VolumeNode(self.traffic, name, Pages.of_file(path))
         options = OpenOptions(path, format=format)
-        witness = WitnessNode(self._open(volume, options))
+        witness = self._watch(volume, options)
         return Drive(name, options, volume, witness, Disk(witness))
 
-    def _open(self, volume: VolumeNode, options: OpenOptions) -> Node:
-        return self.scheduler.run(self._opener.open_format(volume, options))
+    def _watch(self, volume: VolumeNode, options: OpenOptions) -> WitnessNode:
+        """The format in a file, freshly opened, with a witness above it."""
+        node = self.scheduler.run(self._opener.open_format(volume, options))
+        return WitnessNode(node, lambda: volume.completed)
 
     def drive_of(self, event: Event) -> Drive | None:
         """The drive behind the controller that an event comes from."""
@@ -146,7 +149,7 @@ class Rig:
         self.traffic.begin(PLAIN, self.decisions)
         for drive, content in zip(self.drives, base.volumes if volumes is None else volumes, strict=True):
             drive.volume.restart(content)
-            drive.witness = WitnessNode(self._open(drive.volume, drive.options))
+            drive.witness = self._watch(drive.volume, drive.options)
             drive.disk.replace(drive.witness)
         self.machine.load(base.state)
 
@@ -177,18 +180,32 @@ class Rig:
             act(self)
             if not self.traffic.is_cut:
                 self.machine.scheduler.drain()
-        except (E2kDiskError, AssertionError, OSError) as error:
+        except ReplayError:
+            raise
+        except Exception as error:  # whatever our own code raises while a guest runs is a mistake of ours, too
             if not self.traffic.is_cut:
                 self.violation(f"{type(error).__name__}: {error}")
         finally:
             self.running = False
             self.events.listeners = []
         cut = self.traffic.is_cut
-        run = Run(self.decisions.made, self.events.hash, self.events.events, self.violations, cut)
         if not cut:
             self.traffic.begin(PLAIN, self.decisions)
-        self.machine.scheduler.drain()  # after a cut every call fails, so this ends
-        return run
+        self._end_requests()
+        return Run(self.decisions.made, self.events.hash, self.events.events, self.violations, cut)
+
+    def _end_requests(self) -> None:
+        """End what is in flight, so that the next run can begin; after a cut every call fails, so this ends.
+
+        The scheduler raises one lost error at a time; the first tells enough.
+        """
+        for attempt in range(MOST_ERRORS):
+            try:
+                self.machine.scheduler.drain()
+                return
+            except Exception as error:
+                if attempt == 0:
+                    self.violation(f"{type(error).__name__}: {error}")
 
     def violation(self, what: str) -> None:
         """Something that must hold does not: the run goes on, and has failed."""

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import ClassVar
 
 from e2kdisk.errors import UsageError
-from e2kdisk.lab.aftermath import complaints
+from e2kdisk.lab.aftermath import complaints, complaints_at_end
 from e2kdisk.lab.decisions import Source
 from e2kdisk.lab.rig import Rig, Run
 from e2kdisk.lab.rules import PLAIN, TIMING, Rules
@@ -52,6 +52,8 @@ class Scenario:
         run = self.rig.run(self.act, source, rules, **options)  # type: ignore[arg-type]
         if run.cut:
             self._after_cut(run)
+        elif not run.violations:
+            run.violations += complaints_at_end(self.rig)
         return run
 
     def _after_cut(self, run: Run) -> None:

@@ -30,7 +30,11 @@ class Guest(Scenario):
         create(image, DISK_SIZE, cluster_size=4096)
         with open_disk(image, format="qcow2") as disk:
             disk.pwrite(0, f"e2kdisk-guest {self.OPTIONS}".encode().ljust(SECTOR, b"\0"))
-        return Rig(self.BOARD, find_guest(self.BOARD), [image], ram=16 << 20, format="qcow2")
+        return Rig(self.BOARD, self.bios(), [image], ram=16 << 20, format="qcow2")
+
+    def bios(self) -> str:
+        """The file of the guest program."""
+        return find_guest(self.BOARD)
 
     def act(self, rig: Rig) -> None:
         """Scenario.act."""

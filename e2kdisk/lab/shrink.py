@@ -9,7 +9,7 @@ from e2kdisk.lab.rig import Run
 from e2kdisk.lab.rules import Rules
 from e2kdisk.lab.scenario import Scenario
 
-MOST_RUNS = 400
+MOST_RUNS = 150
 
 
 def kind_of(violation: str) -> str:

@@ -6,7 +6,7 @@ any version that is not older than that one. Older means: had completed before t
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ class Version:
     began: int
     """Positions in the order of beginnings and ends of one run."""
     ended: int | None = None
+    mark: int = 0
+    """How many changes of the file had completed when it ended."""
     failed: bool = False
     durable: bool = False
 
@@ -41,11 +43,13 @@ class Version:
 class WitnessNode(Node):
     """Passes everything on. Requests are whole sectors, as controllers make them."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, completed: Callable[[], int] = lambda: 0) -> None:
+        """completed() counts the changes of the file below that have completed."""
         self.scheduler = node.scheduler
         self.name = node.name
         self.read_only = node.read_only
         self.node = node
+        self._completed = completed
         self._clock = 0
         self.versions: list[Version] = []
         self.sectors: dict[int, list[Version]] = {}
@@ -80,9 +84,19 @@ class WitnessNode(Node):
             if not any(version.ended is not None and version.ended < other.began for other in durable)
         ]
 
-    def keeps_old(self, sector: int) -> bool:
-        """Whether the content before the run may still be there after a crash."""
-        return not any(version.durable for version in self.sectors[sector])
+    def newest(self, sector: int) -> list[bytes | None]:
+        """What this sector may hold when all is written out: versions that no later one has replaced."""
+        versions = self.sectors[sector]
+        done = [version for version in versions if not version.failed]
+        return [
+            version.sector(sector)
+            for version in versions
+            if not any(version.ended is not None and version.ended < other.began for other in done)
+        ]
+
+    def keeps_old(self, sector: int, *, cut: bool = True) -> bool:
+        """Whether the content before the run may still be there: after a cut, or when all is written out."""
+        return not any(version.durable if cut else not version.failed for version in self.sectors[sector])
 
     # -- Node -------------------------------------------------------------------------------------
 
@@ -104,6 +118,7 @@ class WitnessNode(Node):
         finally:
             self._clock += 1
             version.ended = self._clock
+            version.mark = self._completed()
 
     def try_read(self, offset: int, iov: IoVec) -> int:
         """Node.try_read."""

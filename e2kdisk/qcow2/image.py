@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 _PLAIN = layout.COMPRESSED | layout.ZERO
 _IN_PLACE = layout.COPIED | _PLAIN
 
-
 DEPTH_PER_STACK = 32
 """A read goes down a chain by recursion; after this many images it continues on a stack of its own."""
 
