@@ -124,7 +124,10 @@ class Qcow2Image(Node):
         cipher: SectorCipher | None = None,
         disk_header: Header | None = None,
     ) -> Qcow2Image:
-        """Open an image by its checked header (disk_header: before it showed a snapshot); OSError, ImageError."""
+        """Open an image whose header has been parsed and checked. Raises OSError or ImageError.
+
+        disk_header: the image's own, where `header` has been changed to show a snapshot.
+        """
         geometry = Geometry(header.cluster_bits, header.refcount_order)
         image = cls(file, header, geometry, backing, OverlapGuard(geometry, overlap_check), cipher)
         order, guard = image.order, image.guard
