@@ -37,7 +37,7 @@ def test_an_equals_sign_in_a_value_stays():
         ("file=d,readonly", "drive option 'readonly' has no value; it is written readonly=VALUE"),
         ("file=d,readonly=maybe", "readonly=maybe: must be on or off"),
         ("file=d,cache=fast", "unknown cache mode 'fast'; known are"),
-        ("file=d,if=scsi", "if=scsi: unknown interface; known are virtio, ide, ahci, none"),
+        ("file=d,if=scsi", "if=scsi: unknown interface; known are virtio, virtio-pci, ide, ahci, none"),
         ("file=d,index=x", "index=x: must be a number"),
         ("file=d,size=1X", "size=1X: not a size"),
         ("format=raw", "names no file; it needs file=PATH"),
