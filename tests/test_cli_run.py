@@ -121,6 +121,23 @@ def test_a_script_that_ends_is_a_success(make_disk, call):
     assert "PASS" in output
 
 
+def test_a_script_keeps_a_machine_and_another_command_goes_on_with_it(make_disk, call):
+    path = make_disk(rounds=3)
+    drive = ("--bios", "demo", "--drive", "disk.qcow2")
+    script = "expect flushed 1\\b\nsavevm after one\nexpect PASS\nloadvm after one\nexpect flushed 3\nexpect PASS\n"
+    assert call(*drive, script=script)[::2] == (0, "")
+    assert "after one" in oracles.qemu_img("snapshot", "-l", path)
+    status, output, errors = call(*drive, "--loadvm", "after one", script="expect PASS\ndelvm after one\n")
+    assert (status, errors) == (0, "")
+    assert "flushed 3" in output
+    assert "after one" not in oracles.qemu_img("snapshot", "-l", path)
+    status, _, errors = call(*drive, script="loadvm nowhere\n")
+    assert (status, errors) == (
+        1,
+        "e2kdisk: script.txt, line 1: disk.qcow2: there is no snapshot with id or name 'nowhere'\n",
+    )
+
+
 def test_an_expect_goes_on_after_the_one_before(make_disk, call):
     make_disk()
     script = "expect PASS\nexpect cpu arm64 1\n"

@@ -3,7 +3,7 @@
 import pytest
 
 from e2kdisk.errors import UsageError
-from e2kdisk.tools.script import DEFAULT_LIMIT, Expect, PowerOff, Send, Sleep, load_script, parse_script
+from e2kdisk.tools.script import DEFAULT_LIMIT, Expect, PowerOff, Send, Sleep, Vm, load_script, parse_script
 
 
 def only(line):
@@ -49,6 +49,7 @@ def test_send_types_the_text_and_enter(line, data):
 
 def test_the_other_steps():
     text = "# a comment\n\nsleep 0.5\npoweroff\npoweroff 3\n"
+    assert parse_script("savevm at the prompt") == [Vm(1, "savevm", "at the prompt")]
     assert parse_script(text) == [Sleep(3, 0.5), PowerOff(4, DEFAULT_LIMIT), PowerOff(5, 3)]
 
 
@@ -56,6 +57,7 @@ def test_the_other_steps():
     ("line", "complaint"),
     [
         ("expect", "expect what"),
+        ("savevm", "savevm what"),
         ("expect (", "not a regular expression"),
         ("expect .*", "would not wait"),
         ("sleep", "not a number of seconds"),

@@ -13,6 +13,8 @@ script, one step a line, times in seconds of the guest's clock:
   send TEXT                type it and press Enter
   sleep SECONDS            let the guest run
   poweroff [SECONDS]       wait until the guest switches itself off (limit 60)
+  savevm NAME              keep machine and disks as a snapshot in the qcow2 images
+  loadvm NAME              bring them back; delvm NAME removes the snapshot
   # ...                    a comment
 REGEX is Python's; it goes on after what the expect before has found. In quotes
 it may end in a blank or a number: expect "=> " 10. TEXT may have \\xNN, \\t and
@@ -55,7 +57,17 @@ class PowerOff:
     seconds: float
 
 
-Step = Expect | Send | Sleep | PowerOff
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """Keep, restore or remove a snapshot of the machine."""
+
+    line: int
+    action: str
+    """savevm, loadvm or delvm: the method of Machine."""
+    name: str
+
+
+Step = Expect | Send | Sleep | PowerOff | Vm
 
 
 def load_script(filename: str) -> list[Step]:
@@ -93,8 +105,13 @@ def _step(number: int, word: str, rest: str) -> Step:
             return Sleep(number, _seconds(rest))
         case "poweroff":
             return PowerOff(number, _seconds(rest) if rest else DEFAULT_LIMIT)
+        case "savevm" | "loadvm" | "delvm":
+            if not rest:
+                raise UsageError(f"{word} what? it is written: {word} NAME")
+            return Vm(number, word, rest)
         case _:
-            raise UsageError(f"unknown step {word!r}; known are expect, send, sleep, poweroff")
+            known = "expect, send, sleep, poweroff, savevm, loadvm, delvm"
+            raise UsageError(f"unknown step {word!r}; known are {known}")
 
 
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"

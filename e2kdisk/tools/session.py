@@ -12,7 +12,7 @@ from types import FrameType
 
 from e2kdisk.errors import E2kDiskError
 from e2kdisk.machine.machine import Machine, StopReason
-from e2kdisk.tools.script import Expect, PowerOff, Send, Sleep, Step
+from e2kdisk.tools.script import Expect, PowerOff, Send, Sleep, Step, Vm
 from e2kdisk.tools.terminal import ESCAPE_HELP, EscapeKeys, Key, raw_mode
 
 HINT = "e2kdisk: the console is yours; Ctrl-A x ends it, Ctrl-A h lists the other keys\n"
@@ -61,6 +61,12 @@ class Session:
                         why = self._wait(lambda: False, step.seconds)
                         if not self.machine.power_off:
                             raise E2kDiskError(f"{name}, line {step.line}: the guest has not powered off: {why}")
+                    case Vm():
+                        try:
+                            getattr(self.machine, step.action)(step.name)
+                        except E2kDiskError as error:
+                            raise E2kDiskError(f"{name}, line {step.line}: {error}") from error
+                        seen = len(self.machine.console.transcript)
 
     def _run(self, ended: Callable[[], bool]) -> None:
         """Run until ended() says so or the guest ends by itself."""
