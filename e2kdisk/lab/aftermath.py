@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_COMPLAINTS = 5
 PIECE_BYTES = 1 << 16
+WHOLE_BYTES = 16 << 20
+"""Disks up to this size are compared whole after each run."""
 
 
 class Content:
@@ -87,22 +89,29 @@ def _judge(rig: Rig, found: list[Pages], *, cut: bool) -> list[str]:
 
 def _wrong_sectors(witness: WitnessNode, after: Content, before: Content, name: str, *, cut: bool) -> list[str]:
     wrong = []
-    new, old = after.read(0, witness.size), before.read(0, witness.size)
-    for sector in sorted(witness.sectors):
-        place = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
-        allowed = witness.allowed(sector) if cut else witness.newest(sector)
-        kept = witness.keeps_old(sector, cut=cut)
-        if new[place] in allowed or None in allowed or (kept and new[place] == old[place]):
-            continue
-        wrong.append(
-            f"content: {name} sector {sector}: "
-            + ("neither what was flushed nor anything newer" if not kept else "neither the old content nor a new one")
-        )
-    # What nobody has written to is to stay: by whole pieces first, since nearly all of them are equal.
-    for start in range(0, len(new), PIECE_BYTES):
-        if new[start : start + PIECE_BYTES] != old[start : start + PIECE_BYTES]:
-            for offset in range(start, min(start + PIECE_BYTES, len(new)), SECTOR_BYTES):
-                place = slice(offset, offset + SECTOR_BYTES)
-                if offset // SECTOR_BYTES not in witness.sectors and new[place] != old[place]:
-                    wrong.append(f"content: {name} sector {offset // SECTOR_BYTES}: changed, and nobody wrote to it")
+    for start in _pieces_to_compare(witness):
+        length = min(PIECE_BYTES, witness.size - start)
+        new, old = after.read(start, length), before.read(start, length)
+        for offset in range(0, length, SECTOR_BYTES):
+            sector, place = (start + offset) // SECTOR_BYTES, slice(offset, offset + SECTOR_BYTES)
+            kept = sector not in witness.sectors or witness.keeps_old(sector, cut=cut)
+            if kept and new[place] == old[place]:
+                continue
+            if sector not in witness.sectors:
+                wrong.append(f"content: {name} sector {sector}: changed, and nobody wrote to it")
+                continue
+            allowed = witness.allowed(sector) if cut else witness.newest(sector)
+            if new[place] not in allowed and None not in allowed:
+                what = (
+                    "neither the old content nor a new one" if kept else "neither what was flushed nor anything newer"
+                )
+                wrong.append(f"content: {name} sector {sector}: {what}")
     return wrong
+
+
+def _pieces_to_compare(witness: WitnessNode) -> list[int]:
+    """Offsets of the pieces to look at: of a small disk all, of a large one those around what was written."""
+    if witness.size <= WHOLE_BYTES:
+        return list(range(0, witness.size, PIECE_BYTES))
+    written = {sector * SECTOR_BYTES // PIECE_BYTES for sector in witness.sectors}
+    return [piece * PIECE_BYTES for piece in sorted(written) if piece * PIECE_BYTES < witness.size]
