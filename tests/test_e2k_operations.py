@@ -1,12 +1,15 @@
 """Every e2k operation computes its definition, which is written here a second time, in other words."""
 
+import platform
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from e2kdisk.machine.cpu.e2k.assembler import assemble
+from e2kdisk.machine.cpu.e2k.extended import add_extended
 from e2kdisk.machine.cpu.e2k.operations import COMBINED_OPC2, OPERATIONS, Kind
 from e2kdisk.machine.cpu.e2k.trap import Trap
 from tests.e2k_lab import DATA, Lab
@@ -327,3 +330,21 @@ def test_operations_side_by_side_do_what_each_does_alone(operations, old, p):
         expected |= {name: value for name, value in after(operation).items() if value != registers[name]}
     together = assemble("{ " + "; ".join(operations) + " }")
     assert after(together.code) == expected
+
+
+doubles = st.floats(width=64) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-1074, 2.0**-1022, 2.0**1023, 2.0**53 + 2])
+
+
+@given(doubles, doubles)
+def test_fxadddd_gives_the_significand_that_the_host_computes(a, b):
+    if platform.machine() not in ("x86_64", "i686"):  # the host's long double is another format
+        assert add_extended(*(int.from_bytes(struct.pack("<d", x), "little") for x in (1.0, 1.0))) == 1 << 63
+        return
+    first, second = (int.from_bytes(struct.pack("<d", x), "little") for x in (a, b))
+    found = with_registers("fxadddd", first, second)
+    with np.errstate(all="ignore"):
+        total = np.longdouble(a) + np.longdouble(b)
+    if np.isnan(total):
+        assert found >> 62 == 3  # a quiet NaN; which one is left open
+    else:
+        assert found == int.from_bytes(total.tobytes()[:8], "little")

@@ -24,8 +24,6 @@ TRAPS = {
     "emulator_crash": {Trap.UNALIGNED, Trap.DIVISION},
     None: {None},
 }
-FLOATING_POINT = "trap_udivd_ch4"
-"""Recorded as "no trap": here it stops, and says that it is not supported."""
 SECTION_5 = {
     "addd 0, 0x12345678 -> r1": "11000004 81d8c011 00000000 78563412",
     "addd 0, 0x110000000 -> r4": "11000004 84dcc011 01000000 00000010",
@@ -86,8 +84,7 @@ def test_a_recorded_instruction_does_what_was_recorded(machine, vector):
     registers, end = prepare(machine, vector)
     fault = run_to(cpu, end, 1)
     if "trap" in vector:
-        allowed = {Trap.UNSUPPORTED} if vector["name"] == FLOATING_POINT else TRAPS[vector["trap"]]
-        assert (fault.trap if fault else None) in allowed
+        assert (fault.trap if fault else None) in TRAPS[vector["trap"]]
         return
     if vector.get("unspecified") and fault is not None:
         assert fault.trap is Trap.DIVISION
@@ -126,7 +123,7 @@ def test_disassembled_and_assembled_it_is_the_same_bytes(vector):
     text = "\n".join(line for _, _, line in listing(code, address))
     assert assemble(text, base=address).code == code
     if not vector.get("trap", ""):
-        assert ".word" not in text or vector["name"] == FLOATING_POINT
+        assert ".word" not in text
 
 
 @each_vector

@@ -182,6 +182,7 @@ def _operations() -> Iterator[Operation]:
         yield Operation(name, code, Kind.ALU, MOST, width, meaning, wide, EXTENDED_OPC2)
     for name, (code, meaning) in PACKED.items():
         yield Operation(name, code, Kind.ALU, MOST, 64, meaning, opc2=EXTENDED_OPC2)
+    yield Operation("fxadddd", 0x41, Kind.ALU, MOST, 64, "add_extended(a, b)")
     yield Operation("movtd", 0x61, Kind.CONTROL, (0,), 64)
     yield from _combined()
 

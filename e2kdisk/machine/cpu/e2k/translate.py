@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any, NamedTuple
 
-from e2kdisk.machine.cpu.e2k import arithmetic
+from e2kdisk.machine.cpu.e2k import arithmetic, extended
 from e2kdisk.machine.cpu.e2k.decode import (
     MASK64,
     MAX_PAIRS,
@@ -344,7 +344,7 @@ HELPERS: dict[str, object] = {
         "sign_extend",
         "signed",
     )
-}
+} | {"add_extended": extended.add_extended}
 """What the meanings of operations.py call."""
 
 
