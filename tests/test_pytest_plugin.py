@@ -162,6 +162,14 @@ def test_a_guest_that_hangs_reaches_the_limit_and_its_console_is_shown(project):
     assert "--e2k-max-insns=100000 test_it.py::test_hangs" in done.stdout
 
 
+def test_a_run_of_a_scenario_reaches_the_limit_too(project, tmp_path):
+    shutil.copy(ROOT / "examples" / "test_fault_exploration.py", tmp_path)
+    name = "test_fault_exploration.py::test_any_latency_any_order_of_completions"
+    done = project("", name, "--e2k-max-insns=1000", "--e2k-schedules=2")
+    assert outcomes(done) == {"failed": 2}
+    assert "InstructionLimit: the guest has run for 1000 instructions" in done.stdout
+
+
 @pytest.mark.parametrize(("keep", "kept"), [("never", set()), ("failed", {"bad"}), ("always", {"good", "bad"})])
 def test_images_stay_as_asked(project, tmp_path, keep, kept):
     source = "def test_good(disk_image):\n    disk_image(1 << 20, name='good', fill=7)\n"

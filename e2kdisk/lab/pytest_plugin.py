@@ -58,7 +58,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--e2k-replay", metavar="FILE", help="make the recorded run again instead of runs from the seed")
     group.addoption("--e2k-shrink", action="store_true", help="make a failing run short before it is reported")
     group.addoption(
-        "--e2k-max-insns", type=_positive, metavar="N", help="instructions after which a machine of a test has hung"
+        "--e2k-max-insns",
+        type=_positive,
+        metavar="N",
+        help="instructions after which a machine of a test, or a run of a scenario, has hung",
     )
     group.addoption(
         "--e2k-keep-images",
@@ -297,7 +300,10 @@ def _make_schedule(request: pytest.FixtureRequest, scenarios: Scenarios, directo
         file = config.getoption("e2k_replay")
         record = Record.load(file) if file else None
         seed = _seed_of(item) if record is None or record.seed is None else record.seed
-        manner = Manner(rules_of(given.get("rules", default)), seed, record, config.getoption("e2k_shrink"))
+        rules = rules_of(given.get("rules", default))
+        manner = Manner(
+            rules, seed, record, config.getoption("e2k_shrink"), most_instructions=config.getoption("e2k_max_insns")
+        )
     except (UsageError, OSError) as error:
         pytest.fail(str(error), pytrace=False)
     return Schedule(scenarios, manner, directory, lambda file: _rerun(item, replay=file))

@@ -20,13 +20,13 @@ from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.lab.decisions import Decision, Decisions, Natural, ReplayError, Source
 from e2kdisk.lab.events import Event, EventStream, Listener
+from e2kdisk.lab.limited import LimitedMachine
 from e2kdisk.lab.monitors import MONITORS
 from e2kdisk.lab.pages import Pages
 from e2kdisk.lab.rules import PLAIN, Rules
 from e2kdisk.lab.volume import Traffic, VolumeNode
 from e2kdisk.lab.wires import LabWiring
 from e2kdisk.lab.witness import WitnessNode
-from e2kdisk.machine.machine import Machine
 from e2kdisk.machine.state import MachineState
 
 MOST_ERRORS = 100
@@ -96,7 +96,7 @@ class Rig:
         self.traffic.on_cut = self._cut
         self._opener = Opener(AutoEngine(self.scheduler), OpenPolicy.permissive())
         self.drives = [self._make_drive(number, os.fspath(path), format) for number, path in enumerate(images)]
-        self.machine = Machine(
+        self.machine = LimitedMachine(
             board,
             bios=bios,
             ram=ram,

@@ -63,6 +63,8 @@ class Manner:
     """A run to make again instead."""
     shrinks: bool = False
     """Make a failing run short before it is reported."""
+    most_instructions: int | None = None
+    """Of one run; then its guest hangs."""
 
 
 class Schedule:
@@ -89,6 +91,7 @@ class Schedule:
         """Make one run of a scenario with the next decisions; raises AssertionError when a contract was broken."""
         __tracebackhide__ = True
         scenario, seed = self._scenarios.of(kind), self.seed + next(self._numbers)
+        scenario.rig.machine.most_instructions = self._manner.most_instructions
         record = self._manner.record
         run = scenario.run(self._source(record, seed, name_of(kind)), self.rules)
         self.runs.append(run)
