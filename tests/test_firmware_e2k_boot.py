@@ -137,11 +137,22 @@ def boot(path, **more):
     return run(program("boot"), path, format="raw", **more)
 
 
-def test_completions_that_come_late_change_nothing(tmp_path):
+@pytest.mark.parametrize("late", [False, True], ids=["at-once", "late"])
+@pytest.mark.parametrize("kind", ["plain", "compressed", "backing", "snapshot"])
+def test_every_kind_of_image_boots_and_stays_as_it_was(kind, late, tmp_path, assert_clean):
+    raw = small_disk(tmp_path, file_system())
+    image = tmp_path / "disk.qcow2"
+    if kind == "backing":
+        oracles.create_image(image, backing=raw.name, backing_format="raw")
+    else:
+        oracles.qemu_img("convert", *(["-c"] if kind == "compressed" else []), "-O", "qcow2", raw, image)
+    if kind == "snapshot":
+        oracles.qemu_img("snapshot", "-c", "before", image)
     dice = random.Random(9)
-    path = small_disk(tmp_path, file_system())
-    done = boot(path, engine=lambda scheduler: SimulatedEngine(scheduler, lambda calls: dice.randrange(len(calls))))
-    assert_booted(done)
+    engine = {"engine": lambda s: SimulatedEngine(s, lambda calls: dice.randrange(len(calls)))} if late else {}
+    assert_booted(run(program("boot"), image, **engine))
+    assert_clean(image)
+    oracles.qemu_img("compare", "-f", "raw", "-F", "qcow2", raw, image)
 
 
 def plain_conf(**keys):
