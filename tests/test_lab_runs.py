@@ -10,7 +10,7 @@ from e2kdisk.devices.virtio import blk_commands
 from e2kdisk.lab.decisions import Replay, Seeded
 from e2kdisk.lab.explore import Found, explore_seeds
 from e2kdisk.lab.record import Record
-from e2kdisk.lab.rules import FAULTS, ORDER, PLAIN, POWER, RULES, TIMING
+from e2kdisk.lab.rules import FAULTS, ORDER, POWER, RULES, TIMING
 from e2kdisk.lab.scenario import BUILT_IN, find_scenario
 from e2kdisk.lab.shrink import shrink, unnatural
 from e2kdisk.lab.volume import VolumeNode
@@ -31,7 +31,7 @@ def test_a_seed_gives_the_same_run_again_and_another_seed_another_run(scenario, 
     first = scenario.run(Seeded(3), rules)
     again = scenario.run(Seeded(3), rules)
     assert (first.hash, first.decisions, first.violations) == (again.hash, again.decisions, [])
-    if rules is not PLAIN:
+    if first.decisions:  # a controller with one request at a time leaves no order to choose
         assert scenario.run(Seeded(4), rules).hash != first.hash
 
 
@@ -70,6 +70,7 @@ async def early_flush(device, request):
     return 0  # VIRTIO_BLK_S_OK, and nothing is durable
 
 
+@pytest.mark.parametrize("scenario", ["guest-arm64", "guest-riscv64"], indirect=True)
 def test_a_flush_that_returns_early_is_found_shrunk_and_replayed(scenario, monkeypatch):
     table = dict(scenario.rig.machine.board.controllers[0].device.commands)
     number = next(number for number, command in table.items() if command.name == "FLUSH")
@@ -89,6 +90,7 @@ def _with_run(command, run):
     return replace(command, run=run)
 
 
+@pytest.mark.parametrize("scenario", ["guest-arm64", "guest-riscv64"], indirect=True)
 def test_a_file_that_loses_what_was_flushed_is_found_after_the_cut(scenario, monkeypatch):
     flush = VolumeNode.flush
 

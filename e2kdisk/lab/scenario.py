@@ -75,6 +75,7 @@ class Scenario:
 BUILT_IN: Mapping[str, str] = {
     "guest-arm64": "e2kdisk.lab.scenarios:GuestArm64",
     "guest-riscv64": "e2kdisk.lab.scenarios:GuestRiscv64",
+    "elbrus-ide-dma": "e2kdisk.lab.scenarios:ElbrusIdeDma",
 }
 """Name -> module:class."""
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from e2kdisk.lab.rig import Rig
 from e2kdisk.lab.scenario import Scenario
-from e2kdisk.machine.bundled import find_guest
+from e2kdisk.machine.bundled import find_guest, find_image
 
 SECTOR = 512
 DISK_SIZE = 4 << 20
@@ -64,3 +64,14 @@ class GuestRiscv64(Guest):
 
     DESCRIPTION = "the bundled guest on virt-riscv64, virtio-blk over MMIO"
     BOARD = "virt-riscv64"
+
+
+class ElbrusIdeDma(Guest):
+    """Real Elbrus code drives the IDE function by bus master DMA: reads, writes, verifies, flushes."""
+
+    DESCRIPTION = "the bundled e2k program on elbrus, IDE by bus master DMA"
+    BOARD = "elbrus"
+
+    def bios(self) -> str:
+        """The file of the guest program."""
+        return find_image("e2k-ide-dma.bin")
