@@ -456,7 +456,8 @@ class Checker:
             used, counted = self.counts[cluster], self.refcounts.get(cluster, 0)
             if used > counted:
                 self.bad(f"cluster {cluster:#x}: refcount {counted}, used {used} times")
-            elif used < counted:
+            elif used < counted and cluster << self.bits < len(self.data):
+                # What is counted behind the end of the file takes no space, and qemu-img does not call it a leak.
                 self.found.leaks += 1
         return self.found
 

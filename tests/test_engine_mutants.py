@@ -1,6 +1,7 @@
 """Valid images with broken bytes in any structure: our errors at most, no hang, little memory, as strict as qemu."""
 
 import random
+import re
 import resource
 import struct
 import time
@@ -128,6 +129,12 @@ def checked(data: bytes, fix: str | None = None) -> tuple[CheckResult | None, by
         return None, bytes(file.data)
 
 
+def harmless(problem: str, clusters: int) -> bool:
+    """Whether a problem was there before, unseen: a flag that costs a copy, a count behind that many clusters."""
+    leak = re.fullmatch(r"cluster (0x[0-9a-f]+): refcount \d+ but 0 references", problem)
+    return "COPIED is missing" in problem or (leak is not None and int(leak[1], 16) >= clusters)
+
+
 def use(data: bytes, seed: int) -> bytes:
     """Open, read everything, change something, close; returns the file."""
     dice = random.Random(seed)
@@ -195,8 +202,10 @@ def torment(seed: int, sample: Path | None) -> bool:
     if fixed is not None and fixed.clean:
         again, _ = checked(use(after, seed))
         # A repaired cluster that two entries name: writing one leaves the other without its flag, which is harmless.
+        # What is counted behind the end of the file is no leak (as for qemu-img) until the file has grown past it.
         assert again is not None
-        assert all("COPIED is missing" in problem for problem in again.problems), again.problems[:5]
+        end = len(after)
+        assert all(harmless(problem, end >> after[23]) for problem in again.problems), again.problems[:5]
     assert time.monotonic() - began < 20, "took too long"
     return fixed is None or fixed.clean
 

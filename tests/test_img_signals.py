@@ -84,10 +84,20 @@ def test_a_pipe_gets_percents_as_qemu_img_prints_them(data, tmp_path, command):
     assert b"(100.00/100%)" in done.stdout
 
 
+def heed_sighup():
+    """Whoever runs the tests under nohup has it ignored, and a process inherits that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def running(data, target, *options):
     """A convert that takes seconds, when its first bytes are written."""
     command = [*OURS, "convert", *options, "-r", "2M", "-f", "raw", "-O", "qcow2", data, target]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_sighup,
+    )
     while not target.exists() or target.stat().st_size < 1 << 20:
         time.sleep(0.01)
         assert process.poll() is None
