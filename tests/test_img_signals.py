@@ -96,7 +96,7 @@ def running(data, target, *options):
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=heed_sighup,
+        preexec_fn=heed_sighup,  # noqa: PLW1509  (nothing else runs in this process)
     )
     while not target.exists() or target.stat().st_size < 1 << 20:
         time.sleep(0.01)
