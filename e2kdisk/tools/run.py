@@ -84,7 +84,7 @@ def parser() -> Parser:
         "host: real time (default without)",
     )
     parser.add_argument("--virtio", type=int, choices=(1, 2), default=2, help="2 modern (default), 1 legacy")
-    parser.add_argument("--loadvm", metavar="NAME", help="start from a snapshot that savevm has kept in the disks")
+    parser.add_argument("--loadvm", metavar="NAME", help="go on from a snapshot that savevm has kept")
     parser.add_argument("--script", metavar="FILE", help='what to type and expect, see below; "-": the standard input')
     parser.add_argument(
         "--trace", metavar="FILE", help="write what the disks do: text, or JSON lines if the name ends in .jsonl"
