@@ -13,7 +13,7 @@ script, one step a line, times in seconds of the guest's clock:
   send TEXT                type it and press Enter
   sleep SECONDS            let the guest run
   poweroff [SECONDS]       wait until the guest switches itself off (limit 60)
-  savevm NAME              keep machine and disks as a snapshot in the qcow2 images
+  savevm NAME              keep machine and disks, inside the qcow2 images
   loadvm NAME              bring them back; delvm NAME removes the snapshot
   # ...                    a comment
 REGEX is Python's; it goes on after what the expect before has found. In quotes
