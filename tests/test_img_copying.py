@@ -187,3 +187,18 @@ def test_a_rate_limit_slows_convert_and_commit_down(source, tmp_path):
         begin = time.monotonic()
         assert main([command[0], "-r", "8M", *map(str, command[1:])]) == 0
         assert time.monotonic() - begin > least
+
+
+# -- compressed clusters --------------------------------------------------------------------------
+
+
+@pytest.mark.needs("qemu-utils")
+@pytest.mark.parametrize("cluster_size", ["512", "64k", "128k", "256k", "2M"])
+def test_compressed_clusters_of_every_size_hold_all_the_data(source, tmp_path, cluster_size):
+    target = tmp_path / "target"
+    with source.open("r+b") as file:
+        file.write(b"to compress " * 200_000)
+    arguments = ["-o", f"cluster_size={cluster_size}", "-f", "raw", "-O", "qcow2", str(source), str(target)]
+    assert main(["convert", "-c", *arguments]) == 0
+    oracles.qemu_img("compare", "-f", "raw", "-F", "qcow2", source, target)
+    oracles.assert_clean(target)

@@ -17,10 +17,13 @@ from e2kdisk.tools.img.rate import RateLimit
 from e2kdisk.tools.img.status import kind_at
 from e2kdisk.tools.img.zeros import pieces
 
-CHUNK = 2 << 20
-"""Bytes read and written at once: a buffer that is used again at once is still in the processor's cache."""
-COMPRESSED_CHUNK = 16
-"""Clusters that one thread compresses at once."""
+CHUNK = 512 << 10
+"""Bytes read and written at once: a buffer that is used again at once is still in the processor's cache.
+
+Not more: from 2 MiB on a file system takes huge pages for each write, and hosts are slow to find them.
+"""
+COMPRESSED_CHUNK = 1 << 20
+"""Bytes that one thread compresses at once; at least one cluster."""
 
 
 class Kind(Enum):
@@ -92,7 +95,12 @@ class Copier:
         self._packed = (
             PackedWriter(target, leave_zeros=is_zero and backing_size is None and bool(sparse)) if compressed else None
         )
+        if self._packed is None:
+            self._chunk = max(CHUNK, sparse)
+        else:
+            self._chunk = max(self._packed.cluster_size, COMPRESSED_CHUNK)
         self._buffers: list[bytearray] = []
+        """Of `_chunk` bytes, which no piece of data exceeds."""
         self._lock = Lock(target.scheduler)
         self._turn = 0
         self._turns = WaitQueue(target.scheduler)
@@ -125,7 +133,7 @@ class Copier:
 
     async def _copy_piece(self, piece: Piece) -> None:
         if piece.kind is Kind.DATA and not (self.offload and await self._offload(piece)):
-            buffer = self._buffers.pop() if self._buffers else bytearray(max(CHUNK, self.sparse))
+            buffer = self._buffers.pop() if self._buffers else bytearray(self._chunk)
             try:
                 await self._copy_data(piece, buffer)
             finally:
@@ -146,7 +154,7 @@ class Copier:
             offset, end = source.start, source.start + source.length
             while offset < end:
                 kind, run = await self._run(source, offset, end)
-                limit = max(CHUNK, self.sparse) if kind is Kind.DATA and self._packed is None else run
+                limit = self._chunk if kind is Kind.DATA else run
                 # The run is asked for once, not for each piece: a host may take long to find the next hole.
                 while run:
                     piece = Piece(number, source, offset, min(run, limit), kind)
@@ -173,7 +181,7 @@ class Copier:
         cluster = self._packed.cluster_size
         whole = length if offset + length == end else length - length % cluster
         if kind is Kind.DATA or not whole:
-            return Kind.DATA, min(COMPRESSED_CHUNK * cluster, end - offset)
+            return Kind.DATA, min(self._chunk, end - offset)
         return kind, whole
 
     # -- reading and writing ----------------------------------------------------------------------
