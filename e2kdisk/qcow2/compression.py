@@ -34,7 +34,7 @@ FOR_THREADS = 4
 
 
 @cache
-def _inflate() -> Callable[[memoryview, int], Buffer]:
+def inflater() -> Callable[[memoryview, int], Buffer]:
     """The fastest installed way to decompress raw deflate data that may be followed by something else."""
     try:
         from deflate import DeflateError, deflate_decompress
@@ -126,7 +126,7 @@ class Decompressor:
     def _contents(self, entry: int, raw: memoryview) -> Buffer:
         offset, _ = self._geometry.compressed_extent(entry)
         try:
-            data = _inflate()(raw, self._geometry.cluster_size)
+            data = inflater()(raw, self._geometry.cluster_size)
         except zlib.error as error:
             raise self._error(offset, f"cannot be decompressed ({error})") from None
         if len(data) != self._geometry.cluster_size:
