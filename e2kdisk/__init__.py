@@ -1,6 +1,9 @@
 """e2kdisk: a virtual disk for emulators, from the controller's registers down to the qcow2 file.
 
 The names below are loaded when first used: importing the package costs nothing.
+
+Commands are over in milliseconds. So aio, block, qcow2 and the command lines of img and io, which they all load, use
+NamedTuple and plain classes where the rest of the package has dataclasses: those took a quarter of each start.
 """
 
 from __future__ import annotations

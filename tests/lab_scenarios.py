@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-from dataclasses import replace
 
 from e2kdisk.block.open import open_disk
 from e2kdisk.block.read_only import ReadOnlyNode
@@ -63,7 +62,7 @@ class SharedSnapshot(GuestArm64):
         drive = rig.drives[0]
         drive.disk.sync()
         image = drive.witness.node
-        header = replace(image.header, l1_table_offset=image.snapshots.find("kept").l1_table_offset)  # type: ignore[attr-defined]
+        header = image.header.with_(l1_table_offset=image.snapshots.find("kept").l1_table_offset)  # type: ignore[attr-defined]
         view = rig.scheduler.run(Qcow2Image.open(ReadOnlyNode(drive.volume), header))
         found = bytearray(len(self.kept))
         rig.scheduler.run(view.read(0, [memoryview(found)]))

@@ -46,27 +46,27 @@ def bench(**plan):
 
 @pytest.mark.parametrize(("count", "depth"), [(100, 1), (100, 7), (5, 64), (0, 4)])
 def test_as_many_requests_are_in_flight_as_the_depth_says(count, depth):
-    node = bench(count=count, depth=depth)
+    node = bench(requests=count, depth=depth)
     assert (len(node.offsets), node.most) == (count, min(count, depth))
 
 
 def test_a_flush_waits_until_all_requests_before_it_are_answered():
-    node = bench(count=100, depth=4, interval=10, writing=True)
+    node = bench(requests=100, depth=4, interval=10, writing=True)
     assert node.flushed_with == [0] * 10
     assert node.most == 4
 
 
 def test_without_draining_a_flush_goes_between_the_others():
-    node = bench(count=100, depth=4, interval=10, writing=True, drain=False)
+    node = bench(requests=100, depth=4, interval=10, writing=True, drain=False)
     assert len(node.flushed_with) >= 10
     assert max(node.flushed_with) > 0
 
 
 def test_offsets_go_in_steps_from_the_offset_and_begin_again_before_the_end():
-    node = bench(count=6, depth=1, offset=SIZE, step=24 * SIZE)
+    node = bench(requests=6, depth=1, offset=SIZE, step=24 * SIZE)
     assert [offset // SIZE for offset in node.offsets] == [1, 25, 49, 10, 34, 58]
 
 
 def test_the_first_error_ends_it_when_the_others_have_ended():
     with pytest.raises(OSError, match="Input/output error"):
-        bench(count=3, depth=2, offset=64 * SIZE)
+        bench(requests=3, depth=2, offset=64 * SIZE)

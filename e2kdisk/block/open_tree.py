@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from e2kdisk.block.file import FileNode
@@ -28,23 +27,33 @@ Filled by whoever may import formats (e2kdisk.qcow2.runtime).
 """
 
 
-@dataclass
 class TreeOpener:
     """Opens trees with one opener; what a tree does not say is as the fields have it."""
 
-    opener: Opener
-    read_only: bool = False
-    cache: str = "writeback"
-    force_share: bool = False
-    discards: bool = True
-    """Discards, and leave to unmap zeros, reach the image."""
-    secret: Callable[[str], bytes] | None = None
-    """Looks up a secret by its id."""
-    say: Callable[[str], None] = lambda line: None
-    """Gets what QEMU prints about breakpoints."""
-    warn: Callable[[str], None] = lambda line: None
-    opened: list[Node] = field(default_factory=list)
-    """Every protocol node, the lowest first: where breakpoints are found."""
+    def __init__(
+        self,
+        opener: Opener,
+        read_only: bool = False,
+        cache: str = "writeback",
+        force_share: bool = False,
+        discards: bool = True,
+        secret: Callable[[str], bytes] | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.opener = opener
+        self.read_only = read_only
+        self.cache = cache
+        self.force_share = force_share
+        self.discards = discards
+        """Discards, and leave to unmap zeros, reach the image."""
+        self.secret = secret
+        """Looks up a secret by its id."""
+        self.say = say
+        """Gets what QEMU prints about breakpoints."""
+        self.warn = warn
+        self.opened: list[Node] = []
+        """Every protocol node, the lowest first: where breakpoints are found."""
 
     async def open(self, name: str | None, options: Tree) -> Node:
         """Open what a name and options describe together. Raises UsageError, ImageError or OSError."""

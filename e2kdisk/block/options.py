@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from e2kdisk.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class CacheMode:
+class CacheMode(NamedTuple):
     """What a cache mode means for a file and for the disk on top of it."""
 
     direct: bool = False
@@ -42,39 +40,49 @@ def cache_mode(name: str) -> CacheMode:
         raise UsageError(f"unknown cache mode {name!r}; known are {', '.join(CACHE_MODES)}") from None
 
 
-@dataclass(frozen=True, slots=True)
 class OpenOptions:
     """How to open one image; an Opener turns it into a Node."""
 
-    filename: str
-    """A path, or "file:" and a path."""
-    format: str | None = None
-    """Name in the table of formats; None: guessed from the first bytes."""
-    read_only: bool = False
-    cache: str = "writeback"
-    """A key of CACHE_MODES; files that the image names are opened with the same mode."""
-    force_share: bool = False
-    """Take no image locks: read an image although somebody writes to it. Only with read_only."""
-    no_backing: bool = False
-    """Ignore the backing file that the image names: what the image does not hold reads as zeros."""
-    backing: OpenOptions | None = None
-    """A backing file to use instead of the one that the image names."""
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the format, such as l2_cache_size; a format refuses those that it does not know."""
-
-    parent: OpenOptions | None = None
-    """Set by the Opener: the image that names this one."""
-    identity: tuple[int, int] | None = None
-    """Set by the Opener: (st_dev, st_ino) of the open file, by which loops are recognised under any name."""
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        filename: str,
+        format: str | None = None,
+        read_only: bool = False,
+        cache: str = "writeback",
+        force_share: bool = False,
+        no_backing: bool = False,
+        backing: OpenOptions | None = None,
+        extras: Mapping[str, Any] | None = None,
+        parent: OpenOptions | None = None,
+        identity: tuple[int, int] | None = None,
+    ) -> None:
+        """Raises UsageError."""
+        self.filename = filename
+        """A path, or "file:" and a path."""
+        self.format = format
+        """Name in the table of formats; None: guessed from the first bytes."""
+        self.read_only = read_only
+        self.cache = cache
+        """A key of CACHE_MODES; files that the image names are opened with the same mode."""
+        self.force_share = force_share
+        """Take no image locks: read an image although somebody writes to it. Only with read_only."""
+        self.no_backing = no_backing
+        """Ignore the backing file that the image names: what the image does not hold reads as zeros."""
+        self.backing = backing
+        """A backing file to use instead of the one that the image names."""
+        self.extras: Mapping[str, Any] = extras or {}
+        """Options of the format, such as l2_cache_size; a format refuses those that it does not know."""
+        self.parent = parent
+        """Set by the Opener: the image that names this one."""
+        self.identity = identity
+        """Set by the Opener: (st_dev, st_ino) of the open file, by which loops are recognised under any name."""
         cache_mode(self.cache)
         if self.force_share and not self.read_only:
             raise UsageError(f"{self.filename}: force_share needs read_only: two writers destroy an image")
 
     def with_(self, **changes: Any) -> OpenOptions:
         """Return a copy with some fields changed."""
-        return replace(self, **changes)
+        return OpenOptions(**(vars(self) | changes))
 
     def take_extras(self, known: Mapping[str, Any]) -> dict[str, Any]:
         """Return the format's options with defaults from known. Raises UsageError for one that is not in known."""

@@ -8,20 +8,19 @@ names never asks here; a file that an image names always does.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from e2kdisk.errors import ImageError
 
 
-@dataclass(frozen=True, slots=True)
-class OpenPolicy:
+class OpenPolicy(NamedTuple):
     """Which implicit files may be opened; the default is safe for images from strangers."""
 
     implicit: bool = True
     """Whether an image may make us open any other file."""
     anywhere: bool = False
     """Whether that file may lie outside the directory tree of the image that names it, and outside `trees`."""
-    trees: tuple[str, ...] = field(default=())
+    trees: tuple[str, ...] = ()
     """More directory trees in which implicit files may lie."""
     max_depth: int = 200
     """Most files in a chain."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(slots=True)
-class BlockStatus:
+class BlockStatus(NamedTuple):
     """One run of bytes of the same kind, from the offset that was asked for."""
 
     length: int

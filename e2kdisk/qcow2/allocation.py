@@ -17,7 +17,7 @@ Reference: QCowL2Meta, Qcow2COWRegion, qcow2_alloc_cluster_offset, qcow2_alloc_c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.aio.sync import Lock, WaitQueue
 from e2kdisk.block.node import Node
@@ -31,34 +31,45 @@ from e2kdisk.qcow2.refcount import Freed, RefcountTable
 from e2kdisk.qcow2.relock import take_back
 
 
-@dataclass(slots=True)
-class InPlace:
+class InPlace(NamedTuple):
     """Clusters that only this disk uses: write at `host`, nothing to link."""
 
     host: HostOffset
     length: int
 
 
-@dataclass(slots=True, eq=False)
 class Allocation:
     """A part of a write that goes to clusters which no L2 entry names yet (QCowL2Meta)."""
 
-    guest: GuestOffset
-    """Guest offset of the first cluster."""
-    host: HostOffset
-    """Host offset of the first cluster."""
-    clusters: int
-    start: GuestOffset
-    """First byte of the request's data; before it comes a region to copy (cow_start)."""
-    end: GuestOffset
-    """First byte after the request's data; after it comes a region to copy (cow_end)."""
-    fresh: bool
-    """The clusters have never been written: what is not written reads as zeros."""
-    owned: bool
-    """The clusters were taken for this allocation; False if they lay behind a zero cluster already."""
-    waiters: WaitQueue
-    """Requests that overlap and look again when this one is linked or has failed (dependent_requests)."""
-    linked: bool = False
+    __slots__ = ("clusters", "end", "fresh", "guest", "host", "linked", "owned", "start", "waiters")
+
+    def __init__(
+        self,
+        guest: GuestOffset,
+        host: HostOffset,
+        clusters: int,
+        start: GuestOffset,
+        end: GuestOffset,
+        fresh: bool,
+        owned: bool,
+        waiters: WaitQueue,
+    ) -> None:
+        self.guest = guest
+        """Guest offset of the first cluster."""
+        self.host = host
+        """Host offset of the first cluster."""
+        self.clusters = clusters
+        self.start = start
+        """First byte of the request's data; before it comes a region to copy (cow_start)."""
+        self.end = end
+        """First byte after the request's data; after it comes a region to copy (cow_end)."""
+        self.fresh = fresh
+        """The clusters have never been written: what is not written reads as zeros."""
+        self.owned = owned
+        """The clusters were taken for this allocation; False if they lay behind a zero cluster already."""
+        self.waiters = waiters
+        """Requests that overlap and look again when this one is linked or has failed (dependent_requests)."""
+        self.linked = False
 
     @property
     def length(self) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from e2kdisk.errors import UsageError
 from e2kdisk.qcow2 import layout
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 
 
-@dataclass(slots=True)
-class AmendOptions:
+class AmendOptions(NamedTuple):
     """What to change; None leaves it as it is."""
 
     version: int | None = None

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError
@@ -48,8 +48,7 @@ MIN_GRANULARITY_BITS = 9
 MAX_GRANULARITY_BITS = 31
 
 
-@dataclass(slots=True)
-class BitmapEntry:
+class BitmapEntry(NamedTuple):
     """One entry of the directory."""
 
     stored_name: str
@@ -92,17 +91,16 @@ def encode_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class BitmapsExtension:
+class BitmapsExtension(NamedTuple):
     """The header extension: where the directory lies."""
 
-    count: int
+    bitmaps: int
     directory_bytes: int
     directory_offset: int
 
     def pack(self) -> bytes:
         """The data of the extension."""
-        return _EXTENSION.pack(self.count, 0, self.directory_bytes, self.directory_offset)
+        return _EXTENSION.pack(self.bitmaps, 0, self.directory_bytes, self.directory_offset)
 
 
 def is_stale(header: Header) -> bool:
@@ -164,7 +162,7 @@ async def read_directory(file: Node, header: Header) -> list[BitmapEntry]:
         where = f"bitmap directory, entry {len(entries)} (offset {extension.directory_offset + position:#x})"
         if position + _ENTRY.size > extension.directory_bytes:
             raise ImageError(file.name, where, "Broken bitmap directory")
-        if len(entries) == extension.count:
+        if len(entries) == extension.bitmaps:
             raise ImageError(file.name, where, "More bitmaps found than specified in header extension")
         entry, length = _parse_entry(file.name, where, directory, position, extension.directory_bytes)
         _judge(file.name, where, entry, header)
@@ -173,7 +171,7 @@ async def read_directory(file: Node, header: Header) -> list[BitmapEntry]:
         names.add(entry.name)
         entries.append(entry)
         position += length
-    if len(entries) < extension.count:
+    if len(entries) < extension.bitmaps:
         raise ImageError(file.name, "bitmap directory", "Less bitmaps found than specified in header extension")
     return entries
 

@@ -15,7 +15,6 @@ Reference: the specification's "Bitmaps"; what is refused is what QEMU refuses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import ImageError
@@ -51,18 +50,27 @@ MIN_DEFAULT_GRANULARITY = 4096
 MAX_DEFAULT_GRANULARITY = 65536
 
 
-@dataclass(slots=True, eq=False)
 class Bitmap:
     """One bitmap."""
 
-    name: str
-    bits: DirtyBits
-    enabled: bool
-    """Every write to the disk is marked; stored as the flag `auto`."""
-    inconsistent: bool = False
-    """It was not stored when the image was last closed: nobody knows its bits."""
-    entry: BitmapEntry | None = None
-    """What the directory in the file says of it; None before it is stored for the first time."""
+    __slots__ = ("bits", "enabled", "entry", "inconsistent", "name")
+
+    def __init__(
+        self,
+        name: str,
+        bits: DirtyBits,
+        enabled: bool,
+        inconsistent: bool = False,
+        entry: BitmapEntry | None = None,
+    ) -> None:
+        self.name = name
+        self.bits = bits
+        self.enabled = enabled
+        """Every write to the disk is marked; stored as the flag `auto`."""
+        self.inconsistent = inconsistent
+        """It was not stored when the image was last closed: nobody knows its bits."""
+        self.entry = entry
+        """What the directory in the file says of it; None before it is stored for the first time."""
 
     @property
     def granularity(self) -> int:
@@ -345,7 +353,7 @@ class Bitmaps:
 
 def _flagged(item: Bitmap, flags: int) -> BitmapEntry:
     assert item.entry is not None
-    return replace(item.entry, flags=flags)
+    return item.entry._replace(flags=flags)
 
 
 def _stored_flags(item: Bitmap) -> int:

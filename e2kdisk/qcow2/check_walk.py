@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError
@@ -24,26 +23,26 @@ MAX_CLUSTERS = 1 << 28
 """Clusters of the largest file that is checked: the counts of more would not fit in memory."""
 
 
-@dataclass(slots=True)
 class CheckResult:
     """What a check found."""
 
-    filename: str
-    corruptions: int = 0
-    leaks: int = 0
-    """Clusters whose refcount is too high."""
-    corruptions_fixed: int = 0
-    leaks_fixed: int = 0
-    problems: list[str] = field(default_factory=list)
-    """One line each, the first MAX_PROBLEMS."""
-    total_clusters: int = 0
-    """Clusters of the guest's disk."""
-    allocated_clusters: int = 0
-    fragmented_clusters: int = 0
-    """Allocated clusters that do not follow their predecessor of the same L2 table in the file."""
-    compressed_clusters: int = 0
-    image_end: int = 0
-    """First byte after the last cluster in use."""
+    def __init__(self, filename: str, total_clusters: int) -> None:
+        self.filename = filename
+        self.corruptions = 0
+        self.leaks = 0
+        """Clusters whose refcount is too high."""
+        self.corruptions_fixed = 0
+        self.leaks_fixed = 0
+        self.problems: list[str] = []
+        """One line each, the first MAX_PROBLEMS."""
+        self.total_clusters = total_clusters
+        """Clusters of the guest's disk."""
+        self.allocated_clusters = 0
+        self.fragmented_clusters = 0
+        """Allocated clusters that do not follow their predecessor of the same L2 table in the file."""
+        self.compressed_clusters = 0
+        self.image_end = 0
+        """First byte after the last cluster in use."""
 
     @property
     def clean(self) -> bool:

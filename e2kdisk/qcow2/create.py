@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
@@ -19,8 +19,7 @@ from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.header import Header
 
 
-@dataclass(slots=True)
-class CreateOptions:
+class CreateOptions(NamedTuple):
     """What a new image looks like; defaults as qemu-img has them."""
 
     size: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2.layout import EXT_END, EXT_FEATURE_NAMES
@@ -13,8 +13,7 @@ _HEAD = struct.Struct(">II")
 _FEATURE = struct.Struct(">BB46s")
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(NamedTuple):
     """One line of the feature name table (Qcow2Feature)."""
 
     type: int
@@ -36,8 +35,7 @@ FEATURES = (
 """The names that we write into new images; also how unsupported features are named in errors."""
 
 
-@dataclass(slots=True)
-class Extension:
+class Extension(NamedTuple):
     """One header extension; unknown ones survive every rewrite (Qcow2UnknownHeaderExtension)."""
 
     type: int

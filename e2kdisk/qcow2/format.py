@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
@@ -58,7 +57,7 @@ class Qcow2Format:
         header.check_limits(file.name, file.size)
         if writing and header.incompatible_features & layout.INCOMPAT_DIRTY:
             header = await _repair(file)
-        disk_header = replace(header)
+        disk_header = header.with_()
         if extras["snapshot"] is not None:
             await _show_snapshot(file, header, extras["snapshot"])
         if extras["lazy_refcounts"] and header.version < 3:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field, replace
+from typing import Any
 
 from e2kdisk.errors import ImageError, UnsupportedFeature
 from e2kdisk.qcow2 import layout
@@ -24,33 +24,56 @@ CRYPT_METHODS = {0: "none", 1: "AES", 2: "LUKS"}
 COMPRESSION_TYPES = {0: "zlib", 1: "zstd"}
 
 
-@dataclass(slots=True)
 class Header:
     """One image's header, its extensions and its backing file name (QCowHeader)."""
 
-    version: int
-    cluster_bits: int
-    size: int
-    """Virtual disk size, bytes."""
-    l1_size: int
-    """Entries of the active L1 table."""
-    l1_table_offset: int
-    refcount_table_offset: int
-    refcount_table_clusters: int
-    crypt_method: int = 0
-    nb_snapshots: int = 0
-    snapshots_offset: int = 0
-    incompatible_features: int = 0
-    compatible_features: int = 0
-    autoclear_features: int = 0
-    refcount_order: int = 4
-    header_length: int = layout.V3_HEADER_BYTES
-    unknown_fields: bytes = b""
-    """Header bytes from 104 to header_length, kept as they are."""
-    extensions: list[Extension] = field(default_factory=list)
-    backing_file: str | None = None
-    backing_file_offset: int = 0
-    """Where the name lies in the first cluster, bytes; pack() leaves it there if it can, else puts it behind all."""
+    def __init__(
+        self,
+        *,
+        version: int,
+        cluster_bits: int,
+        size: int,
+        l1_size: int,
+        l1_table_offset: int,
+        refcount_table_offset: int,
+        refcount_table_clusters: int,
+        crypt_method: int = 0,
+        nb_snapshots: int = 0,
+        snapshots_offset: int = 0,
+        compatible_features: int = 0,
+        refcount_order: int = 4,
+        header_length: int = layout.V3_HEADER_BYTES,
+        backing_file: str | None = None,
+    ) -> None:
+        self.version = version
+        self.cluster_bits = cluster_bits
+        self.size = size
+        """Virtual disk size, bytes."""
+        self.l1_size = l1_size
+        """Entries of the active L1 table."""
+        self.l1_table_offset = l1_table_offset
+        self.refcount_table_offset = refcount_table_offset
+        self.refcount_table_clusters = refcount_table_clusters
+        self.crypt_method = crypt_method
+        self.nb_snapshots = nb_snapshots
+        self.snapshots_offset = snapshots_offset
+        self.incompatible_features = 0
+        self.compatible_features = compatible_features
+        self.autoclear_features = 0
+        self.refcount_order = refcount_order
+        self.header_length = header_length
+        self.unknown_fields = b""
+        """Header bytes from 104 to header_length, kept as they are."""
+        self.extensions: list[Extension] = []
+        self.backing_file = backing_file
+        self.backing_file_offset = 0
+        """Where the name lies in the first cluster, bytes; pack() leaves it there if it can, else behind all else."""
+
+    def with_(self, **changes: Any) -> Header:
+        """A copy with some fields changed."""
+        new = Header.__new__(Header)
+        new.__dict__.update(self.__dict__ | changes)
+        return new
 
     @property
     def compression_type(self) -> int:
@@ -74,7 +97,7 @@ class Header:
                 if data is None:
                     del self.extensions[index]
                 else:
-                    item.data = data
+                    self.extensions[index] = Extension(kind, data)
                 return
         if data is not None:
             self.extensions.insert(0, Extension(kind, data))
@@ -266,7 +289,7 @@ class Header:
         it can be written before the first sector names it. None if the extensions alone are longer than a sector, or
         the name finds no place.
         """
-        new = replace(self, extensions=[item for item in self.extensions if item.type != layout.EXT_FEATURE_NAMES])
+        new = self.with_(extensions=[item for item in self.extensions if item.type != layout.EXT_FEATURE_NAMES])
         end, length = new.extensions_end, len(new._name())
         if end > layout.SECTOR_BYTES:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
@@ -13,8 +13,7 @@ from e2kdisk.qcow2.header import COMPRESSION_TYPES, CRYPT_METHODS, Header
 from e2kdisk.qcow2.header_file import read_header
 
 
-@dataclass(slots=True)
-class ImageInfo:
+class ImageInfo(NamedTuple):
     """The facts of one qcow2 file."""
 
     filename: str

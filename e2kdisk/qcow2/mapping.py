@@ -10,7 +10,7 @@ qcow2_l2_cache_reset.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
@@ -25,30 +25,26 @@ DEFAULT_L2_CACHE_BYTES = 32 << 20
 """Enough to map 256 GiB at 64 KiB clusters."""
 
 
-@dataclass(slots=True)
-class Unallocated:
+class Unallocated(NamedTuple):
     """Reads come from the backing file, or are zeros without one (QCOW2_CLUSTER_UNALLOCATED)."""
 
     length: int
 
 
-@dataclass(slots=True)
-class Zero:
+class Zero(NamedTuple):
     """Reads are zeros; there may be space behind it, kept for later writes (QCOW2_CLUSTER_ZERO)."""
 
     length: int
 
 
-@dataclass(slots=True)
-class Allocated:
+class Allocated(NamedTuple):
     """The bytes lie in the file from `host` on (QCOW2_CLUSTER_NORMAL)."""
 
     host: HostOffset
     length: int
 
 
-@dataclass(slots=True)
-class Compressed:
+class Compressed(NamedTuple):
     """One compressed cluster (QCOW2_CLUSTER_COMPRESSED)."""
 
     entry: int

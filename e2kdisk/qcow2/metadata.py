@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.block.node import Node
 from e2kdisk.qcow2.geometry import Geometry
@@ -12,8 +12,7 @@ from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.write_order import WriteOrder
 
 
-@dataclass(slots=True, frozen=True)
-class Metadata:
+class Metadata(NamedTuple):
     """The parts of one open image that its tables are built on."""
 
     file: Node

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
@@ -47,14 +46,16 @@ PASSED_ON = frozenset({Freed.REQUEST, Freed.SNAPSHOT})
 """What goes back to the host where no option says otherwise (reference: discard_passthrough)."""
 
 
-@dataclass(slots=True)
 class PendingFree:
     """Clusters that lose one reference as soon as no pointer on disk leads to them."""
 
-    offset: HostOffset
-    length: int
-    """Bytes; both offset and length are cluster-aligned."""
-    why: Freed
+    __slots__ = ("length", "offset", "why")
+
+    def __init__(self, offset: HostOffset, length: int, why: Freed) -> None:
+        self.offset = offset
+        self.length = length
+        """Bytes; both offset and length are cluster-aligned."""
+        self.why = why
 
 
 class RefcountTable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError
@@ -20,24 +19,37 @@ MAX_EXTRA_BYTES = 1024
 MAX_TABLE_BYTES = 64 << 20
 
 
-@dataclass(slots=True)
 class Snapshot:
     """One internal snapshot."""
 
-    id: str
-    name: str
-    l1_table_offset: int
-    l1_size: int
-    """Entries of its L1 table."""
-    disk_size: int
-    """The guest's disk size when it was taken, bytes."""
-    vm_state_size: int
-    """Bytes of VM state stored behind the end of the disk."""
-    date_sec: int
-    date_nsec: int
-    vm_clock_nsec: int
-    extra_data: bytes
-    """Everything after the fixed fields, as it was read."""
+    def __init__(
+        self,
+        *,
+        id: str,
+        name: str,
+        l1_table_offset: int,
+        l1_size: int,
+        disk_size: int,
+        vm_state_size: int,
+        date_sec: int,
+        date_nsec: int,
+        vm_clock_nsec: int,
+        extra_data: bytes,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.l1_table_offset = l1_table_offset
+        self.l1_size = l1_size
+        """Entries of its L1 table."""
+        self.disk_size = disk_size
+        """The guest's disk size when it was taken, bytes."""
+        self.vm_state_size = vm_state_size
+        """Bytes of VM state stored behind the end of the disk."""
+        self.date_sec = date_sec
+        self.date_nsec = date_nsec
+        self.vm_clock_nsec = vm_clock_nsec
+        self.extra_data = extra_data
+        """Everything after the fixed fields, as it was read."""
 
 
 async def read_snapshots(file: Node, header: Header) -> tuple[list[Snapshot], int]:

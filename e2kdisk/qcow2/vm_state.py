@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from e2kdisk.aio.engine import IoVec, iov_length
@@ -48,8 +47,7 @@ async def read_snapshot_vm_state(image: Qcow2Image, snapshot: Snapshot, iov: IoV
     from e2kdisk.qcow2.image import Qcow2Image
 
     await image.flush()  # the view reads tables from the file
-    header = replace(
-        image.header,
+    header = image.header.with_(
         l1_table_offset=snapshot.l1_table_offset,
         l1_size=snapshot.l1_size,
         size=snapshot.disk_size,

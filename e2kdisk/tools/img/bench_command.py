@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from e2kdisk.aio.sync import WaitQueue
 from e2kdisk.tools.img.errors import Failure
@@ -21,11 +20,10 @@ AIO = ("native", "threads", "io_uring")
 MAX_NUMBER = (1 << 31) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What is sent: sizes, offsets and steps in bytes."""
 
-    count: int
+    requests: int
     depth: int
     """Requests in flight."""
     offset: int
@@ -98,7 +96,7 @@ class Bench:
         self._end = image.size
         self._plan = plan
         self._offset = plan.offset
-        self._left = plan.count if plan.size else 0
+        self._left = plan.requests if plan.size else 0
         """Requests that have not been sent."""
         self._in_flight = 0
         self._flushes = 0
@@ -109,7 +107,7 @@ class Bench:
         self._answered = WaitQueue(image.node.scheduler)
         # Each request in flight has a buffer of its own, as a guest's would.
         fill = bytes([plan.pattern]) * plan.size
-        self._buffers = [memoryview(bytearray(fill)) for _ in range(min(plan.depth, max(plan.count, 1)))]
+        self._buffers = [memoryview(bytearray(fill)) for _ in range(min(plan.depth, max(plan.requests, 1)))]
 
     async def run(self) -> None:
         """Send them all. Raises the first error, when the others have ended."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from e2kdisk.aio.gather import gather
 from e2kdisk.aio.sync import Lock, WaitQueue
@@ -35,8 +35,7 @@ class Kind(Enum):
     """The target's backing file has it."""
 
 
-@dataclass(slots=True)
-class Source:
+class Source(NamedTuple):
     """A range of an image, and where it goes; bytes."""
 
     node: Node
@@ -45,8 +44,7 @@ class Source:
     to: int
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of a source that is read, and written, at once."""
 
     number: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from e2kdisk.tools.io.getopt import OptionError, short_options
 from e2kdisk.tools.io.session import Session, UsageMistake
@@ -12,8 +12,7 @@ from e2kdisk.tools.io.values import ValueProblem, parse_pattern, parse_size
 Options = dict[str, str]
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One command."""
 
     name: str

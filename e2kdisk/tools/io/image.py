@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from e2kdisk.block.node import Node
 from e2kdisk.block.open import Opener
@@ -29,8 +28,7 @@ WARNING: Image format was not specified for '{name}' and probing guessed raw.
          Specify the 'raw' format explicitly to remove the restrictions."""
 
 
-@dataclass(frozen=True)
-class OpenFlags:
+class OpenFlags(NamedTuple):
     """What the options of the command line and of `open` say."""
 
     read_only: bool = False
@@ -45,20 +43,29 @@ class OpenFlags:
 
     def with_(self, **changes: Any) -> OpenFlags:
         """A copy with some fields changed."""
-        return replace(self, **changes)
+        return self._replace(**changes)
 
 
-@dataclass
 class Image:
     """An open image."""
 
-    node: Node
-    name: str | None
-    options: Tree
-    flags: OpenFlags
-    debug_nodes: list[BlkdebugNode] = field(default_factory=list)
-    detect_zeroes: str = "off"
-    discards: bool = True
+    def __init__(
+        self,
+        node: Node,
+        name: str | None,
+        options: Tree,
+        flags: OpenFlags,
+        debug_nodes: list[BlkdebugNode],
+        detect_zeroes: str = "off",
+        discards: bool = True,
+    ) -> None:
+        self.node = node
+        self.name = name
+        self.options = options
+        self.flags = flags
+        self.debug_nodes = debug_nodes
+        self.detect_zeroes = detect_zeroes
+        self.discards = discards
 
     @property
     def length(self) -> int:

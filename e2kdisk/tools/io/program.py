@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from e2kdisk.tools.io.getopt import OptionError, options
 
@@ -76,17 +75,17 @@ Requests to a disk image, by hand or from a script, as qemu-io makes them.
 `{program} -c help` lists the commands."""
 
 
-@dataclass
 class _Given:
     """The command line."""
 
-    commands: list[str] = field(default_factory=list)
-    format: str | None = None
-    image_opts: bool = False
-    objects: list[str] = field(default_factory=list)
-    letters: set[str] = field(default_factory=set)
-    values: dict[str, str] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
+    def __init__(self, files: list[str]) -> None:
+        self.files = files
+        self.commands: list[str] = []
+        self.format: str | None = None
+        self.image_opts = False
+        self.objects: list[str] = []
+        self.letters: set[str] = set()
+        self.values: dict[str, str] = {}
 
 
 def script(arguments: Sequence[str] | None = None) -> int:
@@ -171,9 +170,10 @@ def _parse(arguments: Sequence[str]) -> _Given:
 
 def _run(given: _Given, program: str) -> int:
     from e2kdisk.errors import MismatchError
+    from e2kdisk.tools.io.image import OpenFlags
     from e2kdisk.tools.io.session import Mistake, Quit, Session
 
-    session = Session(program)
+    session = Session(program, OpenFlags())
     worked = True
     from e2kdisk.tools.io.commands import run_line
 

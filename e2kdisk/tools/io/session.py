@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from e2kdisk.aio.engine import AutoEngine
@@ -46,21 +45,25 @@ class Quit(Exception):
         self.status = status
 
 
-@dataclass
 class Session:
     """One run of the program."""
 
-    program: str
-    """The name that messages begin with."""
-    flags: OpenFlags = field(default_factory=OpenFlags)
-    """How the image of the command line was opened; reopen starts from those of the last open."""
-    secrets: Secrets | None = None
-    misaligned: bool = False
-    image: Image | None = None
-    in_flight: int = 0
-    """Asynchronous requests that have not ended."""
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        program: str,
+        flags: OpenFlags,
+        secrets: Secrets | None = None,
+        misaligned: bool = False,
+    ) -> None:
+        self.program = program
+        """The name that messages begin with."""
+        self.flags = flags
+        """How the image of the command line was opened; reopen starts from those of the last open."""
+        self.secrets = secrets
+        self.misaligned = misaligned
+        self.image: Image | None = None
+        self.in_flight = 0
+        """Asynchronous requests that have not ended."""
         self.scheduler = Scheduler()
         self.engine = AutoEngine(self.scheduler)
         self._reports: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 MAX_REQUEST = 2147483136
 """Most bytes that one request may have: 2 GiB less a sector."""
@@ -33,11 +32,11 @@ def parse_size(text: str, warn_hex: list[str] | None = None) -> int:
             warn_hex.append(text)
     else:
         value = int(found["whole"]) << shift
-        part = Fraction(int(found["fraction"] or 0), 10 ** len(found["fraction"] or ""))
-        if part:
+        tenths = found["fraction"] or ""
+        if tenths.strip("0"):
             if not shift:
                 raise ValueProblem(f"Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- {text}")
-            value += int(part * (1 << shift))
+            value += (int(tenths) << shift) // 10 ** len(tenths)
     if value >= 1 << 63:
         raise ValueProblem(f"Parsing error: argument too large -- {text}")
     return value
