@@ -15,6 +15,7 @@ import pytest
 
 from e2kdisk.aio import Scheduler
 from e2kdisk.block.fault import FaultNode
+from e2kdisk.block.fault_rules import EVENTS, REQUESTS
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2 import chain
 from e2kdisk.qcow2.amend import AmendOptions, amend
@@ -146,7 +147,7 @@ OPERATIONS = (
     Operation("shrink", lambda image: image.truncate(50 * 1024 + 512), prepare=FULL),
     Operation("shrink with a snapshot", lambda image: image.truncate(50 * 1024 + 512), prepare=SHARED),
     Operation("refcount blocks are made", data(0, 60 * 512), WIDE, prepare=data(90 * 512, 40 * 512)),
-    Operation("refcount table grows", data(0, 240 * 512), WIDE, size=4200 * 512, prepare=data(300 * 512, 3700 * 512)),
+    Operation("refcount table grows", data(0, 30 * 512), WIDE, size=4300 * 512, prepare=data(300 * 512, 3960 * 512)),
     Operation("amend refcount_bits", amended(refcount_bits=64), prepare=SHARED),
     Operation("write that allocates, AES", data(5000, 9000), AES),
     Operation("write in place, AES", data(5000, 9100, 2), AES, prepare=FULL),
@@ -346,8 +347,25 @@ def sweep(operation: Operation, place: Path, most: int) -> int:
 def test_a_fault_at_a_step_of_an_operation_corrupts_nothing(
     operation: Operation, tmp_path: Path, counted: Counted
 ) -> None:
-    most = 4 if operation.key is not None or operation.name == "refcount table grows" else 10
+    most = 2 if operation.name == "refcount table grows" else 4 if operation.key is not None else 10
     counted("faults injected", sweep(operation, tmp_path, most))
+
+
+NOT_HERE = {
+    "refblock_update": "QEMU 7.2 announces refblock_update_part instead, and so do we",
+    "cluster_alloc_space": "QEMU 7.2 does not announce it either",
+    "cor_write": "copy on read belongs to the program that reads",
+    "empty_image_prepare": "commit is swept in tests/test_engine_chain.py",
+    **dict.fromkeys((name for name in EVENTS if name.startswith("pwritev")), "BlkdebugNode announces its own requests"),
+}
+"""Events that no operation of this sweep comes to, and why."""
+
+
+def test_the_sweep_comes_to_every_event() -> None:
+    reached = {
+        what for operation in OPERATIONS for what, _ in (*prepared(operation).points, *prepared(operation).closing)
+    }
+    assert reached - {*REQUESTS} == EVENTS - set(NOT_HERE)
 
 
 @pytest.mark.slow

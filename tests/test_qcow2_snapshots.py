@@ -1,14 +1,19 @@
 """Internal snapshots made by qemu-img are never damaged, whatever is written to the disk afterwards."""
 
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2kdisk.aio import Scheduler
 from e2kdisk.block import open_disk
+from e2kdisk.errors import ImageError
+from e2kdisk.qcow2 import snapshot_table
 from tests import oracles
-from tests.qcow2_model import OWN_TAG, pattern, tags_of, write_pattern
+from tests.engine_lab import new_image, put
+from tests.qcow2_model import OWN_TAG, LabFile, open_image, pattern, tags_of, write_pattern
 
 pytestmark = pytest.mark.needs("qemu-utils")
 
@@ -99,3 +104,46 @@ def test_a_disk_written_after_its_snapshot_was_deleted_leaves_no_leaks(tmp_path:
     tags = change(path, tags, 2)
     oracles.assert_clean(path)
     assert contents(path) == tags
+
+
+ENTRY_FIELDS = [
+    ("an L1 table of 4 Gi entries", ((8, ">I", (1 << 32) - 1),), "L1 table of 4294967295 entries"),
+    ("an L1 table just above 32 MiB", ((8, ">I", (4 << 20) + 1),), "exceeds the limit of 32 MiB"),
+    ("an L1 table past the end", ((0, ">Q", 1 << 40),), "past the end"),
+    ("an L1 table past every end", ((0, ">Q", (1 << 64) - 512),), "past the end"),
+    ("an unaligned L1 table", ((0, ">Q", 520),), "unaligned"),
+    ("an L1 table on the header", ((0, ">Q", 0),), "where the header lies"),
+    ("extra data of 4 GiB", ((36, ">I", (1 << 32) - 1),), "exceed the limit of 1024"),
+    ("extra data of 1025 bytes", ((36, ">I", 1025),), "exceed the limit of 1024"),
+    ("an id past the end of the file", ((12, ">H", 65535),), "past the end"),
+    ("a name past the end of the file", ((14, ">H", 65535),), "past the end"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [item[1:] for item in ENTRY_FIELDS], ids=[item[0] for item in ENTRY_FIELDS]
+)
+def test_a_broken_field_of_a_snapshot_is_named(changes: tuple[tuple[int, str, int], ...], named: str) -> None:
+    data = image_with_a_snapshot()
+    table = struct.unpack_from(">Q", data, 64)[0]
+    for offset, form, value in changes:
+        struct.pack_into(form, data, table + offset, value)
+    with pytest.raises(ImageError, match=named) as caught:
+        open_image(LabFile(Scheduler(), data, read_only=True))
+    assert "snapshot 0" in str(caught.value)
+
+
+def image_with_a_snapshot() -> bytearray:
+    file = new_image(40 * 512, cluster_size=512)
+    image = open_image(file)
+    put(image, 0, b"x" * 4096)
+    file.scheduler.run(image.snapshots.create("one"))
+    file.scheduler.run(image.close())
+    return file.data
+
+
+def test_a_snapshot_table_has_a_longest_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MiB, here 40 bytes: 65,536 entries with all that they may hold would be 8 GiB."""
+    monkeypatch.setattr(snapshot_table, "MAX_TABLE_BYTES", 40)
+    with pytest.raises(ImageError, match="is longer than 64 MiB"):
+        open_image(LabFile(Scheduler(), image_with_a_snapshot(), read_only=True))

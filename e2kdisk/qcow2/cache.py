@@ -74,7 +74,8 @@ class TableCache(Generic[E]):
         self._order = order
         self._codec = codec
         self._load_event = f"{name}_load"
-        self._update_event = f"{name}_update"
+        # The name that QEMU has used since it writes the blocks through its cache, in parts.
+        self._update_event = "refblock_update_part" if name == "refblock" else f"{name}_update"
         self._dirty: dict[int, Table[E]] = {}
 
     # -- find -------------------------------------------------------------------------------------

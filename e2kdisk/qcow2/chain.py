@@ -46,6 +46,8 @@ async def make_empty(image: Qcow2Image) -> None:
     Nothing is lost at a crash in between if the backing file has the same contents, as after a commit.
     """
     image.need_write_access()
+    if image.file.event is not None:
+        await image.file.event("empty_image_prepare")
     await image.unmap(GuestOffset(0), image.geometry.round_up(image.size))
     await image.flush()
 

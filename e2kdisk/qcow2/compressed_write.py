@@ -124,6 +124,8 @@ async def _write_in_slice(image: Qcow2Image, offset: GuestOffset, packed: Sequen
                 await image.file.write(places[first], [memoryview(item) for item in packed[first:number]])
                 first = number
         image.order.note_unsynced()
+        if image.file.event is not None:
+            await image.file.event("l2_update_compressed")
         table = await image.mapping.writable(offset)
     except BaseException:
         for host, item in zip(places, packed, strict=False):

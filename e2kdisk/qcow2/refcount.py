@@ -379,6 +379,10 @@ class RefcountTable:
         geometry = self._geometry
         offset = HostOffset(cluster << geometry.cluster_bits)
         self._need_free(offset, 1)
+        if self._file.event is not None:
+            # Both steps are taken in memory here, one behind the other: announced before the first.
+            await self._file.event("refblock_alloc_write")
+            await self._file.event("refblock_alloc_hookup")
         block = await self.blocks.insert(index, offset, bytearray(geometry.cluster_size), dirty=True)
         self._guard.add("refcount block", offset, geometry.cluster_size)
         self.virgin = max(self.virgin, HostOffset(offset + geometry.cluster_size))

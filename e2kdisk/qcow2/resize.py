@@ -74,6 +74,9 @@ async def _shrink(image: Qcow2Image, size: int) -> None:
 async def _release_l2_tables(image: Qcow2Image, first: int, end: int) -> None:
     """Release the L2 tables of a range of L1 entries, which map nothing any more."""
     async with image.exclusive():
+        if image.file.event is not None:
+            await image.file.event("l1_shrink_write_table")
+            await image.file.event("l1_shrink_free_l2_clusters")
         for index in range(first, min(end, len(image.mapping.l1.values))):
             offset = image.mapping.l1.values[index] & layout.OFFSET_MASK
             if offset:
