@@ -3,13 +3,14 @@
 import errno
 import os
 import random
+import subprocess
 import threading
 
 import pytest
 
 from e2kdisk.aio import AutoEngine, Scheduler, ThreadEngine
 from e2kdisk.aio.simulated import SimulatedEngine
-from e2kdisk.block import FileNode, ReadOnlyError
+from e2kdisk.block import FileNode, ReadOnlyError, reserving
 from e2kdisk.block import file as file_module
 from e2kdisk.errors import ImageError, UsageError
 
@@ -345,3 +346,51 @@ def test_zeros_are_written_in_bounded_pieces(counting, path, monkeypatch):
     node.scheduler.run(node.write_zeroes(1, 9_500))
     assert get(node, 0, 9_502) == b"\x01" + bytes(9_500) + b"\x02"
     close(node)
+
+
+# -- writes whose space is taken first ------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What fallocate was asked for, in a list; the next answer is an errno of the other list, if there is one."""
+    asked, answers, real = [], [], reserving.fallocate
+
+    def fallocate(fd, mode, offset, length):
+        asked.append((mode, offset, length))
+        if answers:
+            raise OSError(answers[0], os.strerror(answers[0]))
+        real(fd, mode, offset, length)
+
+    monkeypatch.setattr(reserving, "fallocate", fallocate)
+    monkeypatch.setattr(reserving, "is_cheaper", lambda device: True)
+    return asked, answers
+
+
+def file_system(path):
+    return subprocess.run(
+        ["findmnt", "-no", "FSTYPE", "-T", path], capture_output=True, text=True, check=True
+    ).stdout.split()[0]
+
+
+@pytest.mark.parametrize("answer", [[], [errno.EOPNOTSUPP], [errno.ENOSPC]])
+def test_only_long_writes_take_their_space_first_and_only_as_long_as_the_host_can(tmp_path, asked, answer):
+    ranges, answers = asked
+    answers += answer
+    node = opened(str(tmp_path / "new"), AutoEngine(Scheduler()), create=True)
+    node.reserve_before_writes()
+    data = random.Random(1).randbytes(reserving.LONG_WRITE)
+    for offset in (0, len(data), 5_000_000):
+        put(node, offset, data)
+    put(node, 3 * len(data), data[:-1])
+    assert get(node, 0, len(data) * 2) == data * 2
+    assert get(node, 5_000_000, len(data)) == data
+    assert node.size == 5_000_000 + len(data) == os.fstat(node.fd).st_size
+    expected = [(reserving.KEEP_SIZE, offset, len(data)) for offset in (0, len(data), 5_000_000)]
+    assert ranges == (expected if not answer else expected[:1])
+    close(node)
+
+
+def test_space_is_taken_first_on_no_other_file_system_than_those_named(tmp_path):
+    for path in (tmp_path, "/proc", "/dev/shm"):
+        assert reserving.is_cheaper(os.stat(path).st_dev) == (file_system(path) in reserving.CHEAPER_ON)

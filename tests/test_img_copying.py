@@ -189,6 +189,16 @@ def test_a_rate_limit_slows_convert_and_commit_down(source, tmp_path):
         assert time.monotonic() - begin > least
 
 
+@pytest.mark.needs("qemu-utils")
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_a_copy_takes_no_more_space_than_that_of_qemu_img(source, tmp_path, format):
+    arguments = ["convert", "-f", "raw", "-O", format, str(source)]
+    assert main([*arguments, str(tmp_path / "ours")]) == 0
+    oracles.qemu_img(*arguments, tmp_path / "theirs")
+    blocks = {name: (tmp_path / name).stat().st_blocks for name in ("ours", "theirs")}
+    assert blocks["ours"] <= blocks["theirs"]
+
+
 # -- compressed clusters --------------------------------------------------------------------------
 
 

@@ -137,6 +137,13 @@ class FileNode(Node):
             self.size = offset + length
         self._written += 1
 
+    def reserve_before_writes(self) -> None:
+        """Take the space for long writes right before them, where that is cheaper; for a file that is being filled."""
+        from e2kdisk.block.reserving import ReservingWriter, is_cheaper
+
+        if not self.read_only and not self.is_device and is_cheaper(self.identity[0]):
+            self._try_write = ReservingWriter(self.engine)
+
     async def _write_rest(self, offset: int, iov: IoVec) -> None:
         if self.read_only:
             raise ReadOnlyError(self.name)

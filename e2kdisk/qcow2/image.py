@@ -34,6 +34,7 @@ from e2kdisk.qcow2.packing import Packing
 from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, PASSED_ON, Freed, RefcountTable
 from e2kdisk.qcow2.relock import take_back
 from e2kdisk.qcow2.resize import resize
+from e2kdisk.qcow2.scattered_read import read_allocated
 from e2kdisk.qcow2.snapshot import Snapshots
 from e2kdisk.qcow2.write_gate import WriteGate
 from e2kdisk.qcow2.write_order import WriteOrder
@@ -196,7 +197,7 @@ class Qcow2Image(Node):
                 if done != length:
                     if host >= self.file.size:
                         self.mapping.check_entry(table, (offset >> self._cluster_bits) & self._slice_mask)
-                    await self._read_host(HostOffset(host + inside + done), iov_slice(iov, done, length - done))
+                    await self.read_host(HostOffset(host + inside + done), iov_slice(iov, done, length - done))
                 return
         await self._read_runs(offset, iov, length)
 
@@ -215,6 +216,12 @@ class Qcow2Image(Node):
             return
         done = 0
         while done < length:
+            table = self._slices.get((offset + done) >> self._slice_shift)
+            if table is not None and len(iov) == 1:
+                read = await read_allocated(self, table, GuestOffset(offset + done), iov[0][done:length])
+                if read:
+                    done += read
+                    continue
             extent = await self._extent(GuestOffset(offset + done), length - done)
             if isinstance(extent, Compressed):
                 done += await read_compressed_run(self, GuestOffset(offset + done), iov, done, length - done)
@@ -239,7 +246,7 @@ class Qcow2Image(Node):
             case Allocated(host, length):
                 done = self.file.try_read(host, part)
                 if done != length:
-                    await self._read_host(HostOffset(host + done), iov_slice(part, done, length - done))
+                    await self.read_host(HostOffset(host + done), iov_slice(part, done, length - done))
                 if self.cipher is not None:
                     decrypt(self.cipher, offset, part)
             case Zero():
@@ -249,7 +256,7 @@ class Qcow2Image(Node):
             case Unallocated():
                 await self._read_backing(offset, part)
 
-    async def _read_host(self, host: HostOffset, iov: IoVec) -> None:
+    async def read_host(self, host: HostOffset, iov: IoVec) -> None:
         """Read from the file and really wait for it: the space stays ours until it is done."""
         item = self.inflight.enter(host, iov_length(iov))
         try:

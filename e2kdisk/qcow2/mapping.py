@@ -181,6 +181,39 @@ class Mapping:
             return Zero(self._clip(offset, index, length))
         return Unallocated(self._clip(offset, index, length))
 
+    def allocated_runs(self, table: Table[Entries64], offset: GuestOffset, length: int) -> list[tuple[HostOffset, int]]:
+        """Where the bytes from offset on lie: (host offset, bytes) of each run, within the slice.
+
+        Ends where a cluster is not allocated, or its entry not in order: extent() tells what it is.
+        """
+        geometry = self._geometry
+        inside = offset & geometry.cluster_mask
+        index = (offset >> geometry.cluster_bits) & geometry.slice_mask
+        last = index + ((inside + length - 1) >> geometry.cluster_bits)
+        wrong = layout.COMPRESSED | layout.ZERO | layout.L2_RESERVED | geometry.cluster_mask
+        file_end = self._file.size
+        runs: list[tuple[HostOffset, int]] = []
+        start = end = 0
+        for entry in table.entries.values[index : last + 1]:
+            host = entry & layout.OFFSET_MASK
+            if not host or entry & wrong or host >= file_end:
+                break
+            if host != end:
+                if end:
+                    runs.append((HostOffset(start), end - start))
+                start = host
+            end = host + geometry.cluster_size
+        if not end:
+            return []
+        runs.append((HostOffset(start), end - start))
+        first, size = runs[0]
+        runs[0] = HostOffset(first + inside), size - inside
+        past = sum([size for _, size in runs]) - length
+        if past > 0:
+            start, size = runs[-1]
+            runs[-1] = start, size - past
+        return runs
+
     def _next_l2_table(self, offset: GuestOffset, length: int) -> int:
         """The guest offset of the first L2 table behind offset, which has none; not far behind length bytes."""
         shift = self._geometry.l1_shift

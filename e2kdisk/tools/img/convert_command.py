@@ -197,6 +197,7 @@ def _copy(
     rate: int,
     progress: Progress,
 ) -> None:
+    from e2kdisk.block.file import FileNode
     from e2kdisk.tools.img.copying import Copier
     from e2kdisk.tools.img.rate import RateLimit
 
@@ -207,6 +208,8 @@ def _copy(
         raise Failure("Compression not supported for this file format")
     backing = getattr(target.node, "backing", None)
     new = not given.has("n")
+    if new and isinstance(target.file, FileNode):
+        target.file.reserve_before_writes()
     copier = Copier(
         target.node,
         sparse=sparse,

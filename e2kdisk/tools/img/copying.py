@@ -17,7 +17,7 @@ from e2kdisk.tools.img.rate import RateLimit
 from e2kdisk.tools.img.status import kind_at
 from e2kdisk.tools.img.zeros import pieces
 
-CHUNK = 512 << 10
+CHUNK = 1 << 20
 """Bytes read and written at once: a buffer that is used again at once is still in the processor's cache.
 
 Not more: from 2 MiB on a file system takes huge pages for each write, and hosts are slow to find them.
