@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from tests import img_debug_cases
+
 SETUP = (
     "create -q -f qcow2 base.q 4M",
     "io base.q write -P 1 0 200k|write -P 2 1M 64k|write -z 2M 128k|write -P 3 4190208 4k",
@@ -201,7 +203,7 @@ BY_HAND: tuple[Case, ...] = (
     ("create -f qcow2 -o data_file=data new 1M",), ("bitmap --add base.q b0",), ("check -r all corrupt.q",),
     ("create --object secret,id=s,data=p -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s new 1M",),
     ("bench -d 0 base.q",), ("convert -c -n -O qcow2 base.q big.q",), ("-V",), ("--help",), ("create --help",),
-    ("info blkdebug::base.q",), ("info nbd:x",), ("check -r leaks corrupt.q",),
+    ("info nbd:x",), ("check -r leaks corrupt.q",),
     ("create -f qcow2 -o encrypt.format=aes,encrypt.key-secret=nope new 1M",),
     ("create --object secret,id=s,data=p -q -f qcow2 -o encrypt.format=aes,encrypt.key-secret=s new 1M",
      "convert --object secret,id=s,data=p -n --target-image-opts odd.raw driver=qcow2,file.filename=new,encrypt.key-secret=s",
@@ -213,5 +215,5 @@ BY_HAND: tuple[Case, ...] = (
 
 def all_cases() -> list[Case]:
     """Every case once."""
-    cases = (*BY_HAND, *generated())
+    cases = (*BY_HAND, *generated(), *img_debug_cases.CASES)
     return list(dict.fromkeys(tuple(" ".join(line.split()) for line in case) for case in cases))

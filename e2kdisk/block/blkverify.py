@@ -7,6 +7,7 @@ from typing import Any
 
 from e2kdisk.aio.engine import IoVec, iov_length
 from e2kdisk.block.node import Node
+from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import MismatchError
 
 Request = Coroutine[Any, Any, None]
@@ -69,6 +70,10 @@ class BlkverifyNode(Node):
     async def flush(self) -> None:
         """Node.flush: the image under test; the copy is only compared with."""
         await self.test.flush()
+
+    async def status(self, offset: int, length: int) -> BlockStatus:
+        """Node.status: of the image under test."""
+        return await self.test.status(offset, length)
 
     async def truncate(self, size: int) -> None:
         """Node.truncate."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from e2kdisk.block.open import Opener
     from e2kdisk.block.options import OpenOptions
 
-PROBE_SIZE = 2048
-"""How much of a file is looked at to guess its format, in bytes."""
+PROBE_SIZE = 512
+"""How much of a file is looked at to guess its format, in bytes: the sector that every magic lies in."""
 
 
 class Format(Protocol):

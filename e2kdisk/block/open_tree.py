@@ -55,6 +55,10 @@ class TreeOpener:
         self.opened: list[Node] = []
         """Every protocol node, the lowest first: where breakpoints are found."""
 
+    def beside(self) -> TreeOpener:
+        """One for another tree that is opened alike."""
+        return TreeOpener(self.opener, self.read_only, self.cache, self.force_share)
+
     async def open(self, name: str | None, options: Tree) -> Node:
         """Open what a name and options describe together. Raises UsageError, ImageError or OSError."""
         tree = self._merge(name, options)
@@ -63,7 +67,7 @@ class TreeOpener:
         if driver is not None and driver not in FORMATS and driver not in PROTOCOLS:
             raise UsageError(f"Unknown driver '{driver}'")
         if driver in PROTOCOLS:
-            return await self._protocol({"driver": driver} | tree)
+            return await self.protocol({"driver": driver} | tree)
         below = tree.pop("file", None)
         if isinstance(below, str):
             raise UsageError(f"Cannot find device='{below}' nor node-name='{below}'")
@@ -71,7 +75,7 @@ class TreeOpener:
             raise UsageError(
                 'A block device must be specified for "file"' if driver else "Must specify either driver or file"
             )
-        file = await self._protocol(below)
+        file = await self.protocol(below)
         return await self._format(file, driver, tree)
 
     def _merge(self, name: str | None, options: Tree) -> Tree:
@@ -121,7 +125,8 @@ class TreeOpener:
         if self.force_share and not self.read_only:
             raise UsageError("force-share=on can only be used with read-only images")
 
-    async def _protocol(self, tree: Tree) -> Node:
+    async def protocol(self, tree: Tree) -> Node:
+        """Open what holds the bytes. Raises UsageError, ImageError or OSError."""
         tree = dict(tree)
         keeps_space = not passes_discards(Taken("", tree))
         for key in ("node-name", "read-only", "auto-read-only", "discard", "detect-zeroes", "force-share", "cache"):
@@ -134,9 +139,7 @@ class TreeOpener:
             tree = parse_name(str(name)) | tree
             driver = tree.pop("driver", "file")
         if driver in FORMATS:
-            return await TreeOpener(self.opener, self.read_only, self.cache, self.force_share).open(
-                None, {"driver": driver} | tree
-            )
+            return await self.beside().open(None, {"driver": driver} | tree)
         if driver not in PROTOCOLS:
             raise UsageError(f"Unknown driver '{driver}'")
         taken = Taken(driver, tree)
@@ -320,7 +323,7 @@ async def _open_blkdebug(opener: TreeOpener, taken: Taken) -> Node:
     tree = await _child(opener, taken, "image", "x-image")
     taken.text("filename")
     taken.finish()
-    return BlkdebugNode(await opener._protocol(tree), rules, opener.say)
+    return BlkdebugNode(await opener.protocol(tree), rules, opener.say)
 
 
 def _read_config(filename: str) -> str:
@@ -338,10 +341,10 @@ async def _open_blkverify(opener: TreeOpener, taken: Taken) -> Node:
     test_tree = await _child(opener, taken, "test", "x-image")
     taken.text("filename")
     taken.finish()
-    raw = await opener._protocol(raw_tree)
+    raw = await opener.protocol(raw_tree)
     try:
         tree = test_tree if "driver" in test_tree and test_tree["driver"] in FORMATS else {"file": test_tree}
-        below = TreeOpener(opener.opener, opener.read_only, opener.cache, opener.force_share)
+        below = opener.beside()
         test = await below.open(None, tree)
     except BaseException:
         await raw.close()

@@ -76,14 +76,13 @@ def run(arguments: list[str]) -> int:
     )
     if interval:
         print(f"Sending flush every {interval} requests")
-    try:
+    with session.closing(image):
         begin = time.perf_counter()
-        session.run(Bench(image, plan).run())
+        try:
+            session.run(Bench(image, plan).run())
+        except OSError as error:
+            raise Failure(f"Failed request: {error.strerror}") from None
         seconds = time.perf_counter() - begin
-    except OSError as error:
-        raise Failure(f"Failed request: {error.strerror}") from None
-    finally:
-        session.close(image)
     print(f"Run completed in {seconds:3.3f} seconds.")
     return 0
 

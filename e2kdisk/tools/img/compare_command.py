@@ -9,9 +9,14 @@ from e2kdisk.tools.img.errors import Failure, usage
 from e2kdisk.tools.img.given import Given
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from e2kdisk.block.node import Node
+    from e2kdisk.tools.img.opening import Image
     from e2kdisk.tools.img.progress import Progress
     from e2kdisk.tools.img.status import Run
+
+    Look = Callable[[Node, int, int], Awaitable[Run]]
 
 CHUNK = 512 << 10
 """Bytes; two buffers of this size stay in the processor's cache."""
@@ -54,12 +59,12 @@ def _run(arguments: list[str]) -> int:
         if strict and first.size != second.size:
             raise Difference("Strict mode: Image size mismatch!")
         common = min(first.size, second.size)
-        session.run(_compare(first.node, second.node, common, strict, progress, max(first.size, second.size)))
+        session.run(_compare(first, second, common, strict, progress, max(first.size, second.size)))
         longer = first if first.size > second.size else second
         if longer.size > common:
             if not given.quiet:
                 print("Warning: Image size mismatch!")
-            session.run(_need_zeros(longer.node, common, longer.size, progress))
+            session.run(_need_zeros(longer, common, longer.size, progress))
         text = "Images are identical."
     except Difference as difference:
         text, status = str(difference), DIFFERENT
@@ -73,7 +78,7 @@ def _run(arguments: list[str]) -> int:
     return status
 
 
-async def _compare(first: Node, second: Node, end: int, strict: bool, progress: Progress, whole: int) -> None:
+async def _compare(first: Image, second: Image, end: int, strict: bool, progress: Progress, whole: int) -> None:
     from e2kdisk.tools.img.status import kind_at, run_at
 
     look = run_at if strict else kind_at
@@ -84,24 +89,39 @@ async def _compare(first: Node, second: Node, end: int, strict: bool, progress: 
     while offset < end:
         # A run is asked for once, not for each chunk: a host may take long to find the next hole.
         if offset == one_end:
-            one = await look(first, offset, end - offset)
+            one = await _look(look, first, offset, end - offset)
             one_end += one.length
         if offset == other_end:
-            other = await look(second, offset, end - offset)
+            other = await _look(look, second, offset, end - offset)
             other_end += other.length
         length = min(one_end, other_end) - offset
         if strict and _kind(one) != _kind(other):
             raise Difference(f"Strict mode: Offset {offset} block status mismatch!")
         if not (one.zero and other.zero):
             length = min(length, CHUNK)
-            await first.read(offset, [here[:length]])
-            await second.read(offset, [there[:length]])
+            await _read(first, offset, here[:length])
+            await _read(second, offset, there[:length])
             same = here_bytes == there_bytes if length == CHUNK else here_bytes[:length] == there_bytes[:length]
             if not same:
                 where = _first_difference(here[:length], there[:length])
                 raise Difference(f"Content mismatch at offset {offset + where}!")
         offset += length
         progress(offset, whole)
+
+
+async def _look(look: Look, image: Image, offset: int, length: int) -> Run:
+    try:
+        return await look(image.node, offset, length)
+    except OSError:
+        raise Failure(f"Sector allocation test failed for {image.given}", 3) from None
+
+
+async def _read(image: Image, offset: int, view: memoryview) -> None:
+    try:
+        await image.node.read(offset, [view])
+    except OSError as error:
+        text = f"Error while reading offset {offset} of {image.given}: {error.strerror}"
+        raise Failure(text, 4) from None
 
 
 def _kind(run: Run) -> tuple[bool, bool, bool, bool]:
@@ -121,18 +141,18 @@ def _first_difference(one: memoryview, other: memoryview) -> int:
     return low * SECTOR
 
 
-async def _need_zeros(node: Node, start: int, end: int, progress: Progress) -> None:
+async def _need_zeros(image: Image, start: int, end: int, progress: Progress) -> None:
     from e2kdisk.tools.img.status import run_at
 
     buffer = memoryview(bytearray(CHUNK))
     zeros = bytes(CHUNK)
     offset = start
     while offset < end:
-        run = await run_at(node, offset, end - offset)
+        run = await _look(run_at, image, offset, end - offset)
         length = run.length
         if run.data and not run.zero:
             length = min(length, CHUNK)
-            await node.read(offset, [buffer[:length]])
+            await _read(image, offset, buffer[:length])
             if bytes(buffer[:length]) != zeros[:length]:
                 where = _first_difference(buffer[:length], memoryview(zeros)[:length])
                 raise Difference(f"Content mismatch at offset {offset + where}!")

@@ -55,6 +55,8 @@ def _copy(given: Given, source_name: str, target_name: str, numbers: dict[str, i
     try:
         make_image(session, target_name, format, {"size": length})
     except Failure as error:
+        if "does not support image creation" in error.text:
+            raise
         raise Failure(f"{target_name}: error while creating output image: {error.text}") from None
     target = session.open(target_name, format=format, writable=True)
     if start > size:
@@ -64,4 +66,5 @@ def _copy(given: Given, source_name: str, target_name: str, numbers: dict[str, i
         try:
             session.run(copier.copy([Source(source.node, start, length, 0)]))
         except Failure as error:
-            raise Failure(re.sub(r"writing at byte \d+", "writing to output image file", error.text)) from None
+            text = re.sub(r"reading at byte \d+", "reading from input image file", error.text)
+            raise Failure(re.sub(r"writing at byte \d+", "writing to output image file", text)) from None

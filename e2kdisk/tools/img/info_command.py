@@ -108,7 +108,7 @@ def qcow2_facts(
     image: Head,
     snapshots: list[SnapshotHead],
     filename: str,
-    disk_size: int,
+    disk_size: int | None,
     bitmaps: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The facts of a qcow2 image, in the order in which they are printed as JSON."""
@@ -123,7 +123,7 @@ def qcow2_facts(
         "filename": filename,
         "cluster-size": image.cluster_size,
         "format": "qcow2",
-        "actual-size": disk_size,
+        **({} if disk_size is None else {"actual-size": disk_size}),
         "format-specific": {"type": "qcow2", "data": _specific(image, bitmaps)},
     }
     if backing is not None:
@@ -166,7 +166,7 @@ def _specific(image: Head, bitmaps: list[dict[str, Any]] | None) -> dict[str, An
 def _lines(facts: dict[str, Any]) -> list[str]:
     """The facts for people."""
     size = facts["virtual-size"]
-    actual = facts["actual-size"]
+    actual = facts.get("actual-size")
     lines = [
         f"image: {facts['filename']}",
         f"file format: {facts['format']}",

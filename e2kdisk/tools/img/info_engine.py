@@ -28,9 +28,16 @@ def engine_facts(name: str, format: str | None, *, image_opts: bool, force_share
         extras=None,
     )
     try:
-        descriptor: int | None = getattr(image.file, "fd", None)
+        bottom = image.file
+        while (below := getattr(bottom, "file", None) or getattr(bottom, "test", None)) is not None:
+            bottom = below
+        descriptor: int | None = getattr(bottom, "fd", None)
         filename = image.filename
-        disk_size = 0 if descriptor is None else os.fstat(descriptor).st_blocks * 512
+        disk_size: int | None = 0
+        if bottom is not image.file:
+            disk_size = None  # what lies behind blkdebug is not asked
+        elif descriptor is not None:
+            disk_size = os.fstat(descriptor).st_blocks * 512
         if image.format == "qcow2" and descriptor is not None:
             head = Head(descriptor)
             bitmaps = [_bitmap_facts(item) for item in image.node.bitmaps]  # type: ignore[attr-defined]
@@ -43,7 +50,7 @@ def engine_facts(name: str, format: str | None, *, image_opts: bool, force_share
             "virtual-size": image.size,
             "filename": filename,
             "format": image.format if not name.startswith(("null-co://", "null-aio://")) else "raw",
-            "actual-size": disk_size,
+            **({} if disk_size is None else {"actual-size": disk_size}),
             "dirty-flag": False,
         }
     except Odd:

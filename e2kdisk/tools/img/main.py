@@ -65,9 +65,11 @@ def _status(arguments: list[str]) -> int:
 
 def _unexpected(error: Exception) -> int:
     """What the engine refuses where the command has no words of its own."""
-    from e2kdisk.errors import E2kDiskError
+    from e2kdisk.errors import E2kDiskError, MismatchError
 
-    if isinstance(error, OSError):
+    if isinstance(error, MismatchError):
+        write_error(f"{error}\n")  # in the words of blkverify, which ends the program where it is
+    elif isinstance(error, OSError):
         name = error.filename
         shown = f"{os.fsdecode(name)}: " if name is not None else ""
         report(f"{shown}{error.strerror or error}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
+from e2kdisk.errors import UsageError
 from e2kdisk.tools.img.errors import Failure
 from e2kdisk.tools.img.keyval import Tree, json_tree, nest, pairs
 
 OTHER_PROTOCOLS = (
     "nbd", "ssh", "sftp", "http", "https", "ftp", "ftps", "iscsi", "rbd", "gluster", "nfs", "vvfat", "fat",
-    "blkdebug", "blkverify", "quorum", "nvme", "host_device", "host_cdrom", "blklogwrites", "copy-on-read",
+    "quorum", "nvme", "host_device", "host_cdrom", "blklogwrites", "copy-on-read",
 )  # fmt: skip
 
 
@@ -23,6 +24,13 @@ def parse_name(name: str, directory: str = "") -> Tree:
     if name.startswith("file:"):
         return {"file": {"filename": os.path.join(directory, name[5:])}}
     protocol, colon, _ = name.partition(":")
+    if protocol in ("blkdebug", "blkverify"):
+        from e2kdisk.block.tree import parse_name as parse_protocol
+
+        try:
+            return {"file": parse_protocol(name)}
+        except UsageError as error:
+            raise Failure(f"Could not open '{name}': {error}") from None
     if colon and "/" not in protocol:
         if protocol in OTHER_PROTOCOLS:
             raise Failure(f"Could not open '{name}': protocol '{protocol}' is not supported, only file and null-co")
@@ -37,7 +45,7 @@ def option_tree(text: str) -> Tree:
         raise Failure(f"Could not open '{text}': Cannot find device='{flat['file']}' nor node-name='{flat['file']}'")
     if not any(key == "file" or key.startswith("file.") or key == "filename" for key in flat) and flat.get(
         "driver"
-    ) not in ("null-co", "null-aio"):
+    ) not in ("null-co", "null-aio", "blkdebug", "blkverify"):
         raise Failure(f"Could not open '{text}': A block device must be specified for \"file\"")
     return nest(flat)
 

@@ -19,7 +19,7 @@ from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.block.raw import RawNode
 from e2kdisk.crypto.secret import Secrets
-from e2kdisk.errors import E2kDiskError, ImageError, UnsupportedFeature
+from e2kdisk.errors import E2kDiskError, ImageError, MismatchError, UnsupportedFeature
 from e2kdisk.tools.img.errors import Failure, report, write_error
 from e2kdisk.tools.img.given import Given, warn_guessed
 from e2kdisk.tools.img.keyval import Tree
@@ -27,7 +27,8 @@ from e2kdisk.tools.img.names import file_tree, option_tree, parse_name
 
 T = TypeVar("T")
 FORMATS = ("qcow2", "raw")
-PROTOCOLS = ("file", "host_device", "null-co", "null-aio")
+DEBUG_PROTOCOLS = ("blkdebug", "blkverify")
+PROTOCOLS = ("file", "host_device", "null-co", "null-aio", *DEBUG_PROTOCOLS)
 NULL_SIZE = 1 << 30
 STALE_BITMAPS = {
     2: "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent bitmap "
@@ -49,9 +50,11 @@ class Reason(E2kDiskError):
 class Image:
     """An open image: its node, and what is said of it."""
 
-    def __init__(self, node: Node, filename: str, format: str) -> None:
+    def __init__(self, node: Node, filename: str, format: str, given: str) -> None:
         self.node = node
         self.filename = filename
+        self.given = given
+        """The name on the command line, or the options."""
         self.format = format
 
     @property
@@ -89,7 +92,7 @@ class ImageOpener(Opener):
         file = await self._open_file(file_tree(tree, driver), options)
         try:
             identity = getattr(file, "identity", None)
-            format = driver or await self._guess(file, options)
+            format = driver or await self._guess(file)
             if driver is None and format == "raw" and warn is not None and not options.read_only:
                 warn_guessed(warn)
             if format == "qcow2":
@@ -127,6 +130,8 @@ class ImageOpener(Opener):
         options = OpenOptions(name, read_only=not writable, cache=cache, force_share=given.force_share)
         file = await self._open_file(file_tree(tree, tree.get("driver")), options)
         try:
+            if "driver" not in tree:
+                await self._guess(file)
             await _check_magic(file)
             header = await read_header(file)
             identity = getattr(file, "identity", None)
@@ -158,9 +163,12 @@ class ImageOpener(Opener):
             taken.finish()
         return extras
 
-    async def _guess(self, file: Node, options: OpenOptions) -> str:
+    async def _guess(self, file: Node) -> str:
         head = bytearray(min(PROBE_SIZE, file.size))
-        await file.read(0, [memoryview(head)])
+        try:
+            await file.read(0, [memoryview(head)])
+        except OSError as error:
+            raise Reason(f"Could not read image for determining its format: {reason(error)}") from None
         format = guess_format(bytes(head))
         if format not in FORMATS:
             raise Reason(f"format '{format}' is not supported, only qcow2 and raw")
@@ -173,6 +181,10 @@ class ImageOpener(Opener):
 
             size = read_size(str(tree.get("size", NULL_SIZE)))
             return NullNode(self.scheduler, size or 0, name=f"{driver}://", read_only=options.read_only)
+        if driver in DEBUG_PROTOCOLS:
+            from e2kdisk.tools.img.debug_files import DebugFiles
+
+            return await DebugFiles(self, options, self._open_file).protocol(tree)
         if driver not in ("file", "host_device"):
             raise _unknown_driver(driver)
         if not tree.get("filename"):
@@ -325,10 +337,12 @@ class Session:
         except Failure as error:
             error.status = status
             raise
+        except MismatchError:
+            raise
         except (E2kDiskError, OSError) as error:
             raise Failure(f"Could not open '{name}': {reason(error)}", status) from None
         shown = node.name if image_opts or name.startswith(("json:", "file:")) else name
-        return Image(node, shown, found)
+        return Image(node, shown, found, name)
 
     def open_given(self, name: str, given: Given, **options: Any) -> Image:
         """Open an image with what -f, --image-opts and -U say. Raises Failure."""

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
 
     session = Session(given)
     image = session.open_given(name, given, writable=action not in ("l", ""))
-    try:
+    with session.closing(image):
         if not isinstance(image.node, Qcow2Image):
             if action == "a":
                 warn_guessed(name)
@@ -42,8 +42,6 @@ def run(arguments: list[str]) -> int:
                 raise Failure(f"Could not create snapshot '{argument}': -95 (Operation not supported)")
             return 0
         _obey(session, image.node, action, argument)
-    finally:
-        session.close(image)
     return 0
 
 
