@@ -30,6 +30,8 @@ class GuestTime:
         self._cpu = cpu
         self._clock: Clock = scheduler.clock
         self._virtual = self._clock if isinstance(self._clock, VirtualClock) else None
+        self.still = False
+        """Reading does not move it: no guest runs that could wait in a loop."""
         self._moved_ns = 0
         self._last_read = 0
         self._step_ns = FIRST_STEP_NS
@@ -47,7 +49,7 @@ class GuestTime:
 
     def read_ns(self) -> int:
         """The time for a guest that reads it."""
-        if self._virtual is None:
+        if self._virtual is None or self.still:
             return self._clock.now_ns()
         executed = self._cpu.executed()
         if executed - self._last_read > WAITING or self._scheduler.tasks:

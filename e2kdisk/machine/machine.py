@@ -15,7 +15,7 @@ from e2kdisk.block.disk import Disk
 from e2kdisk.block.drive import DriveOptions, parse_drive
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.errors import UsageError
-from e2kdisk.machine.boards.board import Board, Drive, Timing
+from e2kdisk.machine.boards.board import Board, Drive, Placed, Timing
 from e2kdisk.machine.boards.wiring import Wiring
 from e2kdisk.machine.console import Console
 from e2kdisk.machine.cpu.cpu import Fault, Reason
@@ -118,6 +118,7 @@ class Machine:
         cmdline: str = "",
         ram: int = 256 << 20,
         drives: Iterable[AnyDrive] = (),
+        controllers: Iterable[Placed] = (),
         interface: str = "",
         clock: Literal["virtual", "host"] = "virtual",
         virtio_version: int = 2,
@@ -133,7 +134,8 @@ class Machine:
         bios is the firmware or its file; where the board can load a kernel, that may take its place, with a command
         line. Drives are disks, which stay the caller's, or what to open under `policy`
         ("disk.qcow2,if=ide,readonly=on"), closed by close(). Those that do not say which controller they are for get
-        one of kind `interface`, else the board's first; they fill its places in order. All disks and the machine share
+        one of kind `interface`, else the board's first; they fill its places in order. Then come controllers that
+        the caller has made, of disks that stay his, on the machine's scheduler. All disks and the machine share
         one scheduler: the given one, else that of the first Disk, else a new one. Its clock becomes the machine's:
         "virtual" time is counted in instructions and the same in every run, "host" time passes by itself.
         virtio_version is 2, or 1 for what the specification calls legacy. cpu and quirks are among what the board
@@ -181,6 +183,8 @@ class Machine:
         self.console = self.consoles[serial]
         try:
             self.board.plug_disks([self._open(drive, interface) for drive in drives], virtio_version=virtio_version)
+            for controller, place in controllers:
+                self.board.plug(controller, place)
             self._connect_trace()
             self._watch_requests()
             self.board.power_on()

@@ -10,7 +10,7 @@ from e2kdisk.devices.controller import Controller
 from e2kdisk.errors import UsageError
 from e2kdisk.machine.boards.wiring import Wiring
 from e2kdisk.machine.bus import Bus, Window
-from e2kdisk.machine.chips.chip import SerialPort
+from e2kdisk.machine.chips.chip import InterruptChip, SerialPort
 from e2kdisk.machine.cpu.cpu import Cpu
 from e2kdisk.machine.ram import GuestRam
 
@@ -46,6 +46,14 @@ class Drive(NamedTuple):
     """One of the board's INTERFACES, "" for the first."""
 
 
+class Placed(NamedTuple):
+    """A controller that somebody else has put together."""
+
+    controller: Any
+    place: int | None = None
+    """Its slot, None for the next free one."""
+
+
 class Board:
     """One board; a subclass says what is where.
 
@@ -62,10 +70,14 @@ class Board:
     INTERFACES: ClassVar[tuple[str, ...]]
     """Kinds of disk controllers; the first one unless a drive says."""
     MIN_RAM: ClassVar[int] = 16 << 20
+    IO_PORTS: ClassVar[int | None] = None
+    """Where in the physical address space the 64 KiB of I/O ports are, on boards that have such a space."""
     LOADS_KERNELS: ClassVar[bool] = False
     """Whether it can start a kernel by itself, without firmware."""
 
     cpu: Cpu
+    irq_chip: InterruptChip
+    """Where every interrupt goes first."""
     serial_ports: tuple[SerialPort, ...]
     chips: list[Any]
     """Everything with a state but CPU, RAM and controllers; each has a name, a trace, save() and load()."""
@@ -96,6 +108,8 @@ class Board:
         """Of the kernel."""
         self.exit_code = 0
         """What the guest gave when it powered off, where the board has a way to say it."""
+        self.roms: dict[int, tuple[bytes, int]] = {}
+        """Address -> content of what is only read, and its size with the zeros that follow."""
         self._banks: list[RamBank] = []
         self._mapped = False
 
@@ -108,8 +122,8 @@ class Board:
 
     # -- to be said by each board -----------------------------------------------------------------
 
-    def plug(self, controller: Any) -> int:
-        """Put a controller into the next free place; the number of the place. Raises UsageError."""
+    def plug(self, controller: Any, place: int | None = None) -> int:
+        """Put a controller into a slot, the next free one unless said; its number. Raises UsageError."""
         raise NotImplementedError
 
     def plug_disks(self, drives: Sequence[Drive], *, virtio_version: int = 2) -> None:
@@ -136,6 +150,18 @@ class Board:
         bank = RamBank(base, ram, offset, ram.view.nbytes - offset if size is None else size)
         self._banks.append(bank)
         self.cpu.map_ram(base, ram.part(bank.offset, bank.size))
+
+    def map_rom(self, base: int, content: bytes, size: int) -> None:
+        """Give the CPU memory that ignores stores: content, then zeros."""
+        self.roms[base] = content, size
+        self.cpu.map_rom(base, content, size)
+
+    def store_message(self, address: int, data: int) -> None:
+        """A message-signalled interrupt that no chip takes: a store to RAM, where a guest that polls may want it."""
+        if (room := self.cpu.memory.target(address, 4)) is not None:
+            room[:] = data.to_bytes(4, "little")
+            self.cpu.memory.written(address, room)
+            self.cpu.memory.publish()
 
     def map_window(self, window: Window) -> None:
         """Give the CPU a range of registers."""

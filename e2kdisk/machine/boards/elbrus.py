@@ -71,6 +71,7 @@ class Elbrus(Board):
     NAME = "elbrus"
     DESCRIPTION = "Elbrus at the addresses of qemu-e2k's machine, with disks"
     CPUS = ("e2k", "arm64")
+    IO_PORTS = PORTS
     LOADS_KERNELS = True
     INTERFACES = ("ide", "virtio")
     QUIRKS: ClassVar[dict[str, str]] = {
@@ -87,6 +88,7 @@ class Elbrus(Board):
         self.lapic = LocalApic(IrqLine(self.cpu.set_irq))
         self.ioapic = IoApic(self.lapic.accept)
         self.lapic.on_end = self.ioapic.end
+        self.irq_chip = self.ioapic
         self._shared = [WiredOr(self.ioapic.line(pin)) for pin in INTX_PINS]
         self.sic = Sic()
         self.control = iohub.SystemControl(lambda: self.cpu.stop(Reason.RESET))
@@ -131,7 +133,7 @@ class Elbrus(Board):
         function.connect(self.cpu.memory, self.ioapic.line(pin) if pin else IrqLine())
         self.chips.append(function)
 
-    def plug(self, controller: Any) -> int:
+    def plug(self, controller: Any, place: int | None = None) -> int:
         """Board.plug: a PCI function; its device number."""
         if not isinstance(controller, PciFunction):
             raise UsageError(f"board {self.NAME} takes PCI functions, which {controller.name} is not")
@@ -139,7 +141,10 @@ class Elbrus(Board):
         free = [device for device in range(FIRST_DEVICE, DEVICES) if device not in taken]
         if not free:
             raise UsageError(f"board {self.NAME} has {DEVICES - FIRST_DEVICE - 1} slots for disks, and all are taken")
-        devfn = free[0] << 3
+        if place is not None and place not in free:
+            raise UsageError(f"board {self.NAME} has no free slot {place} for {controller.name}")
+        device = free[0] if place is None else place
+        devfn = device << 3
         wire = swizzle(devfn, controller.interrupt_pin or 1)
         pin, line = INTX_PINS[wire], self._shared[wire].line()
         name, wiring = controller.name, self.wiring
@@ -153,7 +158,7 @@ class Elbrus(Board):
         controller.config.preset(INTERRUPT_LINE, 1, pin)
         controller.connect(wiring.memory(name, self.cpu.memory), wiring.irq(name, line))
         self.controllers.append(cast("Controller", controller))
-        return free[0]
+        return device
 
     def plug_disks(self, drives: Sequence[Drive], *, virtio_version: int = 2) -> None:
         """Board.plug_disks: one IDE controller for up to four disks, and a virtio one for each."""
@@ -167,13 +172,11 @@ class Elbrus(Board):
                 self.plug(VirtioPci(device))
 
     def _message(self, address: int, data: int) -> None:
-        """A message-signalled interrupt: a store to the local APIC, or to RAM, where a guest that polls may want it."""
+        """A message-signalled interrupt: a store to the local APIC, or to RAM."""
         if LAPIC <= address < LAPIC + lapic.SIZE:
             self.lapic.accept(data & 0xFF)
-        elif (room := self.cpu.memory.target(address, 4)) is not None:
-            room[:] = data.to_bytes(4, "little")
-            self.cpu.memory.written(address, room)
-            self.cpu.memory.publish()
+        else:
+            self.store_message(address, data)
 
     # -- memory and start -------------------------------------------------------------------------
 

@@ -48,11 +48,17 @@ class PciHost:
         self.bridge = PciFunction("pci-host", HOST_BRIDGE)
         self.pci.add(0, self.bridge)
 
-    def plug(self, function: PciFunction) -> tuple[int, IrqLine]:
-        """Put a function into the next free slot; its number, and the line for its pin. Raises UsageError."""
-        slot = next((slot for slot in range(DEVICES) if slot << 3 not in self.pci.functions), None)
-        if slot is None:
+    def plug(self, function: PciFunction, place: int | None = None) -> tuple[int, IrqLine]:
+        """Put a function into a slot, the next free one unless said; its number, and the line for its pin.
+
+        Raises UsageError.
+        """
+        free = [slot for slot in range(DEVICES) if slot << 3 not in self.pci.functions]
+        if not free:
             raise UsageError(f"{function.name}: the PCI bus has {DEVICES} slots, and all are taken")
+        if place is not None and place not in free:
+            raise UsageError(f"{function.name}: slot {place} of the PCI bus is not free")
+        slot = free[0] if place is None else place
         self.pci.add(slot << 3, function)
         return slot, self._wires[swizzle(slot << 3, function.interrupt_pin or 1)].line()
 

@@ -15,7 +15,6 @@ from e2kdisk.machine.boards.board import Timing
 from e2kdisk.machine.boards.mmio_board import MmioBoard
 from e2kdisk.machine.boards.pci_host import PciHost, PciMap
 from e2kdisk.machine.boards.tree import Tree, blob, cells
-from e2kdisk.machine.bus import Stub
 from e2kdisk.machine.chips.gicv2 import SPI, Gic, GicDistributor, GicInterface
 from e2kdisk.machine.chips.pl011 import Pl011
 from e2kdisk.machine.cpu.cpu import Reason
@@ -74,13 +73,14 @@ class VirtArm64(MmioBoard):
     def __init__(self, ram_size: int, timing: Timing, cpu: str = "", quirks: Collection[str] = ()) -> None:
         super().__init__(ram_size, cpu, quirks)
         self.cpu = Arm64Cpu()
-        self._gic = Gic(IrqLine(self.cpu.set_irq))
+        self.irq_chip = self._gic = Gic(IrqLine(self.cpu.set_irq))
         uart = Pl011(self._gic.line(SPI + UART_SPI), "uart0")
         self.add_chip(GIC_DISTRIBUTOR, GicDistributor(self._gic, "gicd"))
         self.add_chip(GIC_INTERFACE, GicInterface(self._gic, "gicc"))
         self.add_chip(UART, uart)
         self.serial_ports = (uart,)
         self.pci = PciHost(self.bus, PCI, [self._gic.line(SPI + PCI_SPI + wire) for wire in range(4)])
+        self.pci.pci.on_message = self.store_message
         self.chips.append(self.pci.bridge)
         self.cpu.on_hypercall = self._psci
         self.cpu.on_counter = lambda: timing.read_ns() // NS_PER_TICK
@@ -93,11 +93,11 @@ class VirtArm64(MmioBoard):
         """Board.slot_irq."""
         return self._gic.line(SPI + VIRTIO_SPI + slot)
 
-    def plug(self, controller: Controller) -> int:
+    def plug(self, controller: Controller, place: int | None = None) -> int:
         """Board.plug: its slot, of PCI functions on the PCI bus."""
         if not isinstance(controller, PciFunction):
-            return super().plug(controller)
-        slot, line = self.pci.plug(controller)
+            return super().plug(controller, place)
+        slot, line = self.pci.plug(controller, place)
         memory = self.wiring.memory(controller.name, self.cpu.memory)
         controller.connect(memory, self.wiring.irq(controller.name, line))
         self.controllers.append(controller)
@@ -114,12 +114,9 @@ class VirtArm64(MmioBoard):
         """Board.map_memory."""
         if len(self.bios) > FLASH_SIZE:
             raise UsageError(f"firmware of {len(self.bios)} bytes does not fit into {FLASH_SIZE} bytes of flash")
-        # Slots without a controller: their magic reads as 0, so a driver that looks finds nothing.
-        first_empty = self.slot_base(self.slots_taken)
-        if self.slots_taken < self.SLOTS:
-            self.bus.add(first_empty, Stub("empty-slots", self.slot_base(self.SLOTS) - first_empty, ones=False))
-        self.cpu.map_rom(FLASH[0], self.bios, FLASH_SIZE)
-        self.cpu.map_rom(FLASH[1], b"", FLASH_SIZE)
+        self.fill_slots(VIRTIO_STRIDE)
+        self.map_rom(FLASH[0], self.bios, FLASH_SIZE)
+        self.map_rom(FLASH[1], b"", FLASH_SIZE)
         self.map_ram(RAM, self.ram)
 
     def start(self) -> dict[str, int]:
@@ -200,7 +197,7 @@ class VirtArm64(MmioBoard):
                     "interrupts": [0, VIRTIO_SPI + slot, IRQ_LEVEL_HIGH],
                     "dma-coherent": None,
                 }
-                for slot in range(self.slots_taken)
+                for slot in sorted(self.slots)
             },
             **self.pci.node([[0, PCI_SPI + wire, IRQ_LEVEL_HIGH] for wire in range(4)], GIC_PHANDLE),
         }

@@ -58,7 +58,7 @@ class VirtRiscv64(MmioBoard):
             line: IrqLine(partial(self._drive, line))
             for line in (riscv.SOFTWARE, riscv.TIMER, riscv.EXTERNAL, riscv.SUPERVISOR_EXTERNAL)
         }
-        self._plic = Plic((wires[riscv.EXTERNAL], wires[riscv.SUPERVISOR_EXTERNAL]))
+        self.irq_chip = self._plic = Plic((wires[riscv.EXTERNAL], wires[riscv.SUPERVISOR_EXTERNAL]))
         uart = Uart16550(self._plic.line(UART_SOURCE), "uart0")
         self.add_chip(TEST, SifiveTest(self._finish))
         self.add_chip(CLINT, Clint(timing.read_ns, timing.call_at, wires[riscv.TIMER], wires[riscv.SOFTWARE]))
@@ -85,8 +85,7 @@ class VirtRiscv64(MmioBoard):
 
     def map_memory(self) -> None:
         """Board.map_memory."""
-        for slot in range(len(self.controllers), self.SLOTS):
-            self.bus.add(self.slot_base(slot), Stub(f"empty-slot{slot}", VIRTIO_STRIDE, ones=False))
+        self.fill_slots(VIRTIO_REGISTERS)
         self.map_ram(RAM, self.ram)
 
     def start(self) -> dict[str, int]:
@@ -175,7 +174,7 @@ class VirtRiscv64(MmioBoard):
                         "interrupts": VIRTIO_SOURCE + slot,
                         "interrupt-parent": PLIC_PHANDLE,
                     }
-                    for slot in range(len(self.controllers))
+                    for slot in sorted(self.slots)
                 },
             },
         }

@@ -8,6 +8,15 @@ from typing import Any, ClassVar, Protocol
 from e2kdisk.devices.controller import Trace
 from e2kdisk.devices.registers import Access, Register, RegisterMap
 
+InputListener = Callable[[int, bool], None]
+"""Told of each wire into an interrupt controller that changes: its number there, its level."""
+
+
+class InterruptChip(Protocol):
+    """An interrupt controller at whose wires somebody may listen."""
+
+    on_input: InputListener | None
+
 
 class Chip:
     """A RegisterDevice whose registers are a table; accesses of other widths than declared are put together.

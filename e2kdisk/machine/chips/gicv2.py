@@ -7,7 +7,7 @@ from typing import Any
 
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.registers import RW, Access, R, Register, RegisterMap, W
-from e2kdisk.machine.chips.chip import Chip
+from e2kdisk.machine.chips.chip import Chip, InputListener
 
 LINES = 160
 """SGI 0..15, PPI 16..31, SPI 32.. (3.1); a multiple of 32."""
@@ -22,6 +22,7 @@ class Gic:
 
     def __init__(self, output: IrqLine) -> None:
         self._output = output
+        self.on_input: InputListener | None = None
         self.level = 0
         self.reset()
 
@@ -47,6 +48,8 @@ class Gic:
         return IrqLine(partial(self._set_level, number))
 
     def _set_level(self, number: int, level: bool) -> None:
+        if self.on_input is not None:
+            self.on_input(number, level)
         bit = 1 << number
         if level:
             self.latched |= bit & self.edge

@@ -11,7 +11,7 @@ from functools import partial
 
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.registers import RW, Register, RegisterMap, W
-from e2kdisk.machine.chips.chip import Chip
+from e2kdisk.machine.chips.chip import Chip, InputListener
 
 PINS = 24
 SIZE = 0x1000
@@ -35,6 +35,7 @@ class IoApic(Chip):
         """`deliver` takes the vector of an interrupt; the one CPU is every destination."""
         super().__init__(name, SIZE)
         self._deliver = deliver
+        self.on_input: InputListener | None = None
         self._level = 0
         self.reset()
 
@@ -48,6 +49,8 @@ class IoApic(Chip):
         return IrqLine(partial(self._set_level, pin))
 
     def _set_level(self, pin: int, level: bool) -> None:
+        if self.on_input is not None:
+            self.on_input(pin, level)
         # A line that is driven as it was when the machine was saved has not changed.
         rises = level and not self._level >> pin & 1
         self._level = self._level | 1 << pin if level else self._level & ~(1 << pin)

@@ -7,7 +7,7 @@ from typing import Any
 
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.registers import RW, Access, R, Register, RegisterMap
-from e2kdisk.machine.chips.chip import Chip
+from e2kdisk.machine.chips.chip import Chip, InputListener
 
 SOURCES = 96
 """Interrupt sources 1..96; 0 means none."""
@@ -22,6 +22,7 @@ class Plic(Chip):
     def __init__(self, outputs: tuple[IrqLine, IrqLine], name: str = "plic") -> None:
         super().__init__(name, 0x60_0000)
         self._outputs = outputs
+        self.on_input: InputListener | None = None
         self._level = 0
         self.reset()
 
@@ -38,6 +39,8 @@ class Plic(Chip):
         return IrqLine(partial(self._set_level, source))
 
     def _set_level(self, source: int, level: bool) -> None:
+        if self.on_input is not None:
+            self.on_input(source, level)
         bit = 1 << source
         self._level = self._level | bit if level else self._level & ~bit
         self._update()

@@ -111,6 +111,10 @@ class Cpu(Protocol):
         """End the run that is calling this (from a device or a hook) after this instruction, with this reason."""
         ...
 
+    def take_stop_reason(self) -> Reason | None:
+        """What stop() was given outside run(), once: a guest need not run for a device to switch it off."""
+        ...
+
     def kick(self) -> None:
         """Make run() return after this instruction with BUDGET; from any thread; lost if the guest is not running."""
         ...

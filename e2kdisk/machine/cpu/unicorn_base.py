@@ -194,6 +194,11 @@ class UnicornCpu:
         self._stop_reason = self._stop_reason or reason
         self._count.end_after_this()
 
+    def take_stop_reason(self) -> Reason | None:
+        """Cpu.take_stop_reason."""
+        reason, self._stop_reason = self._stop_reason, None
+        return reason
+
     def kick(self) -> None:
         """Cpu.kick."""
         self._kicked = True

@@ -324,6 +324,11 @@ class E2kCpu:
         self._stop_reason = self._stop_reason or reason
         self.attention = True
 
+    def take_stop_reason(self) -> Reason | None:
+        """Cpu.take_stop_reason."""
+        reason, self._stop_reason = self._stop_reason, None
+        return reason
+
     def kick(self) -> None:
         """Cpu.kick."""
         self._kicked = True
