@@ -100,10 +100,6 @@ class RamMemory:
                 return view[address - start : address - start + length]
         return None
 
-    def extent(self, address: int) -> int:
-        """How many bytes of RAM begin at an address without a gap, 0 where there is none."""
-        return next((end - address for start, end, _ in self._banks if start <= address < end), 0)
-
     def area(self, address: int, length: int) -> Area | None:
         """GuestMemory.area."""
         view = self.target(address, length)

@@ -110,7 +110,8 @@ class Board:
         """What the guest gave when it powered off, where the board has a way to say it."""
         self.roms: dict[int, tuple[bytes, int]] = {}
         """Address -> content of what is only read, and its size with the zeros that follow."""
-        self._banks: list[RamBank] = []
+        self.ram_banks: list[RamBank] = []
+        """What map_ram() has mapped."""
         self._mapped = False
 
     @classmethod
@@ -148,7 +149,7 @@ class Board:
     def map_ram(self, base: int, ram: GuestRam, offset: int = 0, size: int | None = None) -> None:
         """Give the CPU some RAM, or a piece of it."""
         bank = RamBank(base, ram, offset, ram.view.nbytes - offset if size is None else size)
-        self._banks.append(bank)
+        self.ram_banks.append(bank)
         self.cpu.map_ram(base, ram.part(bank.offset, bank.size))
 
     def map_rom(self, base: int, content: bytes, size: int) -> None:
@@ -224,7 +225,7 @@ class Board:
         self.exit_code = state["exit_code"]
 
     def _rams(self) -> list[GuestRam]:
-        return list(dict.fromkeys(bank.ram for bank in self._banks))
+        return list(dict.fromkeys(bank.ram for bank in self.ram_banks))
 
     def save_ram(self) -> list[dict[int, bytes]]:
         """What is not zero in each RAM: offset in bytes -> content."""
@@ -234,7 +235,7 @@ class Board:
         """Restore what save_ram() gave; the CPU forgets the code that was there."""
         for ram, runs in zip(self._rams(), state, strict=True):
             for start, end in ram.load(runs):
-                for bank in self._banks:
+                for bank in self.ram_banks:
                     low, high = max(start, bank.offset), min(end, bank.offset + bank.size)
                     if bank.ram is ram and low < high:
                         self.cpu.invalidate(bank.base + low - bank.offset, bank.base + high - bank.offset)

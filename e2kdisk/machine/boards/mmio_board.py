@@ -23,8 +23,8 @@ class EmptySlot(Stub):
         self._words = {0x000: MAGIC, 0x004: version, 0x00C: VENDOR}
 
     def read(self, offset: int, size: int) -> int:
-        """RegisterDevice.read: words only."""
-        return self._words.get(offset, 0) if size == 4 else 0
+        """RegisterDevice.read."""
+        return self._words.get(offset, 0) & (1 << 8 * size) - 1
 
 
 class MmioBoard(Board):
