@@ -1,18 +1,21 @@
-"""QEMU's devices without a guest: the qtest protocol over the standard streams of a qemu-system program.
+"""Devices without a guest: the qtest protocol over the standard streams of a qemu-system program, or over sockets.
 
 The test is the CPU: it reads and writes ports and memory and sees interrupt wires. Debian builds no "qtest"
 accelerator, so there is a real CPU, which sleeps in a firmware of two instructions, and the clock is the host's:
-what a device does later has to be waited for.
+what a device does later has to be waited for. Our own program, called by the same names, is spoken to in the same way.
 """
 
 import base64
+import json
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any, Self
 
 from tests import oracles
 
@@ -29,53 +32,44 @@ _SLEEPING = {
 """Firmware that does nothing, for each program."""
 
 
-class Qtest:
-    """One machine with its CPU asleep; a context manager. Numbers are ints, memory is bytes.
+class Client:
+    """What a test says and hears on a qtest line; a context manager. Numbers are ints, memory is bytes."""
 
-    >>> with Qtest("pc", "-device", "virtio-blk-pci,drive=d", "-drive", "id=d,if=none,file=disk.qcow2") as qemu:
-    ...     qemu.outl(0xCF8, 0x80000000)
-    ...     hex(qemu.inl(0xCFC))
-    '0x12378086'
-    """
+    process: subprocess.Popen[str]
+    sink: IO[str]
+    source: IO[str]
+    irq: dict[int, bool]
+    """Wires of the intercepted chip by number: their last level."""
+    raised: list[int]
+    """Every rise of such a wire, in order."""
 
-    def __init__(self, machine: str, *options: str, program: str = "qemu-system-x86_64") -> None:
-        oracles.require(oracles.PACKAGE_OF[program])
-        self._directory = tempfile.TemporaryDirectory()
-        firmware = Path(self._directory.name, "sleep.bin")
-        firmware.write_bytes(_SLEEPING[program])
-        command = [oracles.find_program(program) or program, "-machine", machine, "-bios", str(firmware)]
-        self._process = subprocess.Popen(
-            [*command, "-qtest", "stdio", *QUIET, *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.irq: dict[int, bool] = {}
-        """Wires of the intercepted chip by number: their last level."""
-        self.raised: list[int] = []
-        """Every rise of such a wire, in order."""
+    def _start(self, command: list[str], **options: Any) -> None:
+        self.irq, self.raised = {}, []
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
     # -- the protocol -----------------------------------------------------------------------------
 
     def command(self, *words: str | int) -> str:
         """Send one command; what stands after OK in the answer. Fails the test when there is none."""
         line = " ".join(hex(word) if isinstance(word, int) else word for word in words)
+        kind, _, rest = self.ask(line).partition(" ")
+        if kind != "OK":
+            raise AssertionError(f"{line!r}: QEMU answers {kind} {rest!r}")
+        return rest
+
+    def ask(self, line: str) -> str:
+        """Send one line; the answer, whatever it is."""
         try:
-            stdin = _stream(self._process.stdin)
-            stdin.write(line + "\n")
-            stdin.flush()
+            self.sink.write(line + "\n")
+            self.sink.flush()
         except BrokenPipeError:
-            raise AssertionError(f"QEMU is gone before {line!r}: {self._errors()}") from None
-        for answer in _stream(self._process.stdout):
-            kind, _, rest = answer.strip().partition(" ")
-            if kind == "IRQ":
-                self._interrupt(rest)
-            elif kind == "OK":
-                return rest
-            else:
-                raise AssertionError(f"{line!r}: QEMU answers {answer!r}")
-        raise AssertionError(f"QEMU ended at {line!r}: {self._errors()}")
+            raise AssertionError(f"QEMU is gone before {line!r}: {self.errors()}") from None
+        for answer in self.source:
+            kind, _, rest = answer.rstrip("\n").partition(" ")
+            if kind != "IRQ":
+                return answer.rstrip("\n")
+            self._interrupt(rest)
+        raise AssertionError(f"QEMU ended at {line!r}: {self.errors()}")
 
     def _interrupt(self, what: str) -> None:
         direction, number = what.split()
@@ -83,9 +77,10 @@ class Qtest:
         if direction == "raise":
             self.raised.append(int(number))
 
-    def _errors(self) -> str:
-        self._process.wait(10)
-        return _stream(self._process.stderr).read()
+    def errors(self) -> str:
+        """What it has said at its end."""
+        self.process.wait(10)
+        return _stream(self.process.stderr).read()
 
     # -- ports and memory ---------------------------------------------------------------------------
 
@@ -150,20 +145,119 @@ class Qtest:
 
     def close(self) -> None:
         """End QEMU; twice is once."""
-        if self._process.poll() is None:
-            self._process.terminate()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            _stream(stream).close()
-        self._process.wait(20)
-        self._directory.cleanup()
+        if self.process.poll() is None:
+            self.process.terminate()
+        for stream in (self.sink, self.source, _stream(self.process.stderr)):
+            with suppress(BrokenPipeError):
+                stream.close()
+        self.process.wait(20)
 
-    def __enter__(self) -> "Qtest":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Qtest(Client):
+    """One machine with its CPU asleep, over the standard streams.
+
+    >>> with Qtest("pc", "-device", "virtio-blk-pci,drive=d", "-drive", "id=d,if=none,file=disk.qcow2") as qemu:
+    ...     qemu.outl(0xCF8, 0x80000000)
+    ...     hex(qemu.inl(0xCFC))
+    '0x12378086'
+    """
+
+    def __init__(self, machine: str, *options: str, program: str | Path = "qemu-system-x86_64") -> None:
+        """`program` is one of Debian's, or the path of another one."""
+        self._directory = tempfile.TemporaryDirectory()
+        command = [str(program)]
+        if isinstance(program, str):
+            oracles.require(oracles.PACKAGE_OF[program])
+            firmware = Path(self._directory.name, "sleep.bin")
+            firmware.write_bytes(_SLEEPING[program])
+            command = [oracles.find_program(program) or program, "-bios", str(firmware)]
+        command += ["-machine", machine, "-qtest", "stdio", *QUIET, *options]
+        self._start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.sink, self.source = _stream(self.process.stdin), _stream(self.process.stdout)
+
+    def close(self) -> None:
+        """End QEMU; twice is once."""
+        super().close()
+        self._directory.cleanup()
+
+
+class LibQtest(Client):
+    """One machine started as QEMU's libqtest does it: the test listens on two sockets, QEMU connects; QMP is there."""
+
+    def __init__(self, directory: Path, program: str | Path, *options: str) -> None:
+        """Sockets are made in the directory."""
+        listeners = [_listen(directory / name) for name in ("qtest.sock", "qtest.qmp")]
+        command = [str(program), "-qtest", f"unix:{directory}/qtest.sock", "-qtest-log", "/dev/null"]
+        command += ["-chardev", f"socket,path={directory}/qtest.qmp,id=char0", "-mon", "chardev=char0,mode=control"]
+        if isinstance(program, str):  # Debian's has no such accelerator
+            oracles.require(oracles.PACKAGE_OF[program])
+            (directory / "sleep.bin").write_bytes(_SLEEPING[program])
+            options = (*options, "-bios", str(directory / "sleep.bin"))
+        else:
+            options = (*options, "-audio", "none", "-accel", "qtest")
+        self._start([*command, "-display", "none", *options])
+        self._sockets = []
+        for listener in listeners:
+            with listener:
+                while True:
+                    with suppress(TimeoutError):
+                        self._sockets.append(listener.accept()[0])
+                        break
+                    if self.process.poll() is not None:
+                        raise AssertionError(f"QEMU does not come: {self.errors()}")
+        (directory / "qtest.sock").unlink()
+        (directory / "qtest.qmp").unlink()
+        for connection in self._sockets:
+            connection.settimeout(20)
+        self.sink, self.source = self._sockets[0].makefile("w"), self._sockets[0].makefile("r")
+        self._monitor = self._sockets[1].makefile("rw")
+        self.events: list[dict[str, Any]] = []
+        """What QMP has told without being asked."""
+        self.greeting = json.loads(self._monitor.readline())
+
+    def qmp(self, command: str, /, **arguments: Any) -> Any:
+        """One QMP command; what it returns, or the error's text."""
+        message = {"execute": command} | ({"arguments": arguments} if arguments else {})
+        answer = self.say(json.dumps(message))
+        return answer["return"] if "return" in answer else answer["error"]["desc"]
+
+    def say(self, text: str) -> dict[str, Any]:
+        """Send any text on the QMP line; the next answer."""
+        self._monitor.write(text + "\n")
+        self._monitor.flush()
+        return self.hear()
+
+    def hear(self) -> dict[str, Any]:
+        """The next answer; events are kept."""
+        for line in self._monitor:
+            message: dict[str, Any] = json.loads(line)
+            if "event" not in message:
+                return message
+            self.events.append(message)
+        raise AssertionError(f"QEMU has ended: {self.errors()}")
+
+    def close(self) -> None:
+        """End QEMU; twice is once."""
+        super().close()
+        self._monitor.close()
+        for connection in self._sockets:
+            connection.close()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+    listener.settimeout(0.2)
+    return listener
 
 
 _PORT = {1: "b", 2: "w", 4: "l"}
