@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import e2kdisk
 
+PROGRAM = "e2kdisk"
 INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C has ended."""
 
@@ -49,6 +50,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "e2kdisk lab explore guest-arm64 --rules power --seeds 1000",
         "e2kdisk.tools.lab",
     ),
+    "qtest": (
+        "boards for test programs in the place of the CPU, as QEMU's -qtest",
+        "e2kdisk qtest -machine virt-arm64 -qtest stdio",
+        "e2kdisk.tools.qtest",
+    ),
     "io": (
         "requests to an image by hand or from a script, as qemu-io",
         "e2kdisk io -c 'write -P 0x55 0 64k' disk.qcow2",
@@ -63,23 +69,29 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 """Name -> what it does, an example, the module whose main(arguments) does it."""
 
 
+EMULATOR = "qemu-system-"
+"""A name that begins so means the command qtest, in whose place it is called."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; never raises for what a user can do wrong."""
     _make_every_name_printable()
+    called = os.path.basename(sys.argv[0]) if arguments is None else ""
+    program = called if called.startswith(EMULATOR) else PROGRAM
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        status = _exit_status(arguments)
+        status = _exit_status(arguments, program)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a full disk still becomes one line
         return status
     except KeyboardInterrupt:
-        _complain("interrupted")
+        _complain("interrupted", program)
         return INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # whoever reads it has seen enough
         return 1
     except OSError as error:
-        _complain(_os_error(error))
+        _complain(_os_error(error), program)
         return 1
     except Exception as error:
         if os.environ.get("E2KDISK_DEBUG"):
@@ -89,10 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _exit_status(arguments: Sequence[str]) -> int:
+def _exit_status(arguments: Sequence[str], program: str) -> int:
     from e2kdisk.errors import E2kDiskError
 
     try:
+        if program != PROGRAM:
+            from e2kdisk.tools.qtest import main as qtest
+
+            return qtest(arguments, program)
         return _run(arguments)
     except SystemExit as end:  # argparse after --help, a signal
         return end.code if isinstance(end.code, int) else 0
@@ -100,7 +116,7 @@ def _exit_status(arguments: Sequence[str]) -> int:
         from e2kdisk.tools.hints import hint_for
 
         hint = hint_for(error)
-        _complain(f"{error} ({hint})" if hint else str(error))
+        _complain(f"{error} ({hint})" if hint else str(error), program)
         return 1
 
 
@@ -154,12 +170,12 @@ def _os_error(error: OSError) -> str:
     return reason if name is None else f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {reason}"
 
 
-def _complain(line: str) -> None:
+def _complain(line: str, program: str = PROGRAM) -> None:
     if sys.stderr is not None:  # print() would turn to the standard output
         from contextlib import suppress
 
         with suppress(OSError):
-            print(f"e2kdisk: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
+            print(f"{program}: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
 
 
 def _drop_output() -> None:
