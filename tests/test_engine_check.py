@@ -330,6 +330,39 @@ def test_bitmaps_are_counted_as_qemu_counts_them(tmp_path: Path) -> None:
     assert "two" in oracles.qemu_img("info", path)
 
 
+@pytest.mark.needs("qemu-utils")
+@pytest.mark.parametrize("refcount_bits", [16, 64])
+def test_snapshots_that_lack_what_version_3_asks_for_are_completed(refcount_bits: int, tmp_path: Path) -> None:
+    """As an old program leaves them that makes version 3 of version 2; the new table may need a refcount block."""
+    size = 300 * 512
+    file = new_image(size, cluster_size=512, refcount_bits=refcount_bits)
+    image = open_image(file)
+    for name in ("one", "two"):
+        put(image, 0, name.encode() * 5000)
+        image.scheduler.run(image.snapshots.create(name))
+    image.scheduler.run(image.close())
+    data = file.data
+    at = Header.parse("t", bytes(data[:512])).snapshots_offset
+    for number, name in enumerate(("one", "two"), 1):
+        fixed = bytearray(data[at : at + 40])
+        length = 40 + struct.unpack_from(">I", fixed, 36)[0] + 4
+        if number == 1:
+            following = bytes(data[at + (length + 7 & -8) :][:80])
+        struct.pack_into(">I", fixed, 36, 0)
+        entry = bytes(fixed) + f"{number}{name}".encode()
+        data[at : at + 48] = entry.ljust(48, b"\0")
+        at += 48
+        data[at : at + 80] = following
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(data)
+    assert compare_with_qemu(path).corruptions == 2
+    mended = check(path, fix="all")
+    assert mended.clean and mended.corruptions_fixed == 2
+    oracles.assert_clean(path)
+    for name in ("one", "two"):
+        assert qemu_reads(path, snapshot=name)[:15000] == name.encode() * 5000
+
+
 def test_an_image_that_was_not_closed_is_repaired_when_it_is_opened_for_writing() -> None:
     file = new_image(SIZE, cluster_size=CLUSTER, lazy_refcounts=True)
     image = open_image(file)

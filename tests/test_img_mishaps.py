@@ -194,6 +194,18 @@ def test_output_that_nobody_reads_does_not_stop_the_work(place, command):
         assert (place / "ours" / "here" / "new").read_bytes() == (place / "data").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "command", ["map --output=json base.q", "convert -p -O raw base.q new", "compare -p base.q over.q", "check base.q"]
+)
+def test_output_that_finds_no_room_does_not_stop_the_work(place, command):
+    with open("/dev/full", "wb") as full:
+        theirs, ours = answers(place, command.split(), stdout=full)
+    assert ours[0] == theirs[0]
+    assert ours[2] == theirs[2] + b"qemu-img: standard output: No space left on device\n"
+    if command.startswith("convert"):
+        assert (place / "ours" / "here" / "new").read_bytes() == (place / "data").read_bytes()
+
+
 # -- names ----------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from e2kdisk.qcow2.check_kernel import Kernel, make_kernel
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.header import Header
-from e2kdisk.qcow2.snapshot_table import read_snapshots
+from e2kdisk.qcow2.snapshot_table import REQUIRED_EXTRA_BYTES, read_snapshots
 
 MakeKernel = Callable[[Geometry, int], Kernel]
 """Makes the counters for a file of so many clusters."""
@@ -95,6 +95,8 @@ class Walk:
         """Those flags that will be right as soon as the refcount is; whether the cluster leaks."""
         self.broken_refcounts = False
         """The refcount table or blocks themselves cannot be repaired in place."""
+        self.incomplete_snapshots = False
+        """Entries of the snapshot table lack what version 3 asks for, as version 2 has written them."""
         self._structures: dict[int, str] = {}
         """Clusters of what the header and the snapshot table name: an L2 table there is a mistake of its pointer."""
         self._active_tables: list[tuple[int, int]] = []
@@ -118,6 +120,11 @@ class Walk:
         """Header, active tables, snapshots, LUKS header, bitmaps. Raises ImageError when a directory is broken."""
         header = self.header
         snapshots, length = await read_snapshots(self.file, header)
+        if header.version >= 3:
+            for number, item in enumerate(snapshots):
+                if len(item.extra_data) < REQUIRED_EXTRA_BYTES:
+                    self.incomplete_snapshots = True
+                    self.result.corrupt(f"snapshot table entry {number} is incomplete")
         table_bytes = header.refcount_table_clusters << header.cluster_bits
         sound = self._structure(0, self.geometry.cluster_size, "header")
         sound &= self._structure(header.l1_table_offset, header.l1_size * 8, "active L1 table")

@@ -1,6 +1,7 @@
 """Repair: refcounts and flags set to what the references say, in an order that a crash cannot make worse.
 
     1. pointers that make no sense become zeros                 nothing else can be done with them
+       snapshot entries that lack fields are written anew       behind the end of the file, where 2. counts them
     2. refcounts that are too low go up                         before anybody allocates what is in use
     3. COPIED flags follow the refcounts                        (for "leaks" only where nothing else is wrong)
     4. refcounts that are too high go down                      last: only now nothing depends on them
@@ -18,9 +19,11 @@ from e2kdisk.block.node import Node
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.check_walk import CheckResult, Walk
 from e2kdisk.qcow2.entries import decode_refcounts, pack64
+from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.header_file import HeaderWriter
 from e2kdisk.qcow2.rebuild import rebuild_refcounts
+from e2kdisk.qcow2.snapshot_table import pack_snapshots, read_snapshots
 
 FIXES = ("leaks", "all")
 
@@ -36,6 +39,9 @@ async def repair(file: Node, header: Header, walk: Walk, fix: str, walker: Walke
     if fix == "all":
         if walk.bad_entries:
             await _clear_entries(file, walk.bad_entries)
+            walk = await walker(file, header)
+        if walk.incomplete_snapshots:
+            await _complete_snapshots(file, header, walk.geometry, writer)
             walk = await walker(file, header)
         if walk.broken_refcounts:
             await _rebuild(file, header, writer)
@@ -63,6 +69,16 @@ async def repair(file: Node, header: Header, walk: Walk, fix: str, walker: Walke
     after.leaks_fixed = max(0, found.leaks - after.leaks)
     after.problems = found.problems
     return after
+
+
+async def _complete_snapshots(file: Node, header: Header, geometry: Geometry, writer: HeaderWriter) -> None:
+    """Write the snapshot table with all fields behind the end of the file; one write of the header switches to it."""
+    snapshots, _ = await read_snapshots(file, header)
+    data = pack_snapshots(snapshots)
+    offset = geometry.round_up(file.size)
+    await file.write(offset, [memoryview(data.ljust(geometry.round_up(len(data)), b"\0"))])
+    await file.flush()
+    await writer.switch(snapshots_offset=offset)
 
 
 async def _clear_entries(file: Node, entries: list[tuple[int, int]]) -> None:

@@ -113,7 +113,8 @@ def _problem_lines(result: CheckResult | Sound, fix: str | None) -> list[str]:
             repaired = fix is not None and not result.corruptions
             repairs.append(f"{'Repairing' if repaired else 'ERROR'} OFLAG_COPIED {place}{entry} refcount={counted_as}")
         else:
-            found.append(f"ERROR {problem}")
+            mended = fix == "all" and problem.startswith("snapshot table entry ")
+            found.append(f"{'Repairing' if mended else 'ERROR'} {problem}")
     return found + repairs + (left if result.leaks_fixed or result.corruptions_fixed else [])
 
 

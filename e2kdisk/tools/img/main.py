@@ -9,6 +9,7 @@ import os
 import sys
 
 from e2kdisk.tools.img.errors import Failure, called_as, program_name, report, usage, write_error
+from e2kdisk.tools.standard_output import install
 
 COMMANDS = (
     "amend", "bench", "bitmap", "check", "commit", "compare", "convert", "create", "dd", "info", "map", "measure",
@@ -39,7 +40,10 @@ def script() -> None:
 
         # Ctrl-C ends it on the spot, as qemu-img; images are in order at any moment.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    output = install()
     status = main()
+    if output is not None and output.complaint is not None:
+        report(output.complaint)
     try:
         sys.stderr.flush()
     except (OSError, ValueError):  # nobody listens

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from e2kdisk.tools.io.getopt import OptionError, options
+from e2kdisk.tools.standard_output import install
 
 SHORT = "hVc:d:f:rsnCmki:t:T:U"
 LONG = {
@@ -94,7 +95,12 @@ def script(arguments: Sequence[str] | None = None) -> int:
 
     # Ctrl-C ends it on the spot, as qemu-io; images are in order at any moment.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return _guarded(sys.argv[1:] if arguments is None else arguments, os.path.basename(sys.argv[0]) or "e2kdisk-io")
+    output = install()
+    program = os.path.basename(sys.argv[0]) or "e2kdisk-io"
+    status = _guarded(sys.argv[1:] if arguments is None else arguments, program)
+    if output is not None and output.complaint is not None and sys.stderr is not None:
+        print(f"{program}: {output.complaint}", file=sys.stderr)
+    return status
 
 
 def main(arguments: Sequence[str]) -> int:
