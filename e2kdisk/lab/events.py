@@ -20,7 +20,10 @@ class Event(NamedTuple):
 
 
 POLLS = 32
-"""Equal reads of one register in a row that make a guest one that polls."""
+"""Reads in a row, each of them made before in this row, that make a guest one that polls."""
+
+PLACES = 8
+"""Different reads (of a register, with its value, at a place in the code) that the loop of such a guest may have."""
 
 Listener = Callable[[Event], None]
 
@@ -31,17 +34,17 @@ class EventStream(Tracer):
     def __init__(self) -> None:
         super().__init__(lambda line: None)
         self.listeners: list[Listener] = []
-        self.on_polling: Callable[[], None] = lambda: None
-        """Called at each further read of the same register, with the same value, at the same place."""
+        self.on_polling: Callable[[int], None] = lambda polls: None
+        """Called at each further read of such a loop, with the number of reads in a row that did not count."""
         self._polls = 0
-        self._last_read: tuple[str, dict[str, object]] = "", {}
+        self._loop: set[tuple[object, ...]] = set()
         self._digest = hashlib.blake2b(digest_size=16)
 
     def begin(self) -> None:
         """A new run."""
         self.events = 0
         self._polls = 0
-        self._last_read = "", {}
+        self._loop.clear()
         self._digest = hashlib.blake2b(digest_size=16)
 
     def wants(self, source: str) -> bool:
@@ -51,15 +54,22 @@ class EventStream(Tracer):
     def event(self, source: str, kind: str, **fields: object) -> None:
         """Trace.event; a guest that polls a register stands in the stream with its first reads only."""
         if kind != "read":
-            self._polls = 0
-        elif (source, fields) == self._last_read:
-            self._polls += 1
-            if self._polls > POLLS:
-                self.on_polling()
-                return
-        else:
-            self._polls, self._last_read = 0, (source, fields)
+            self._loop.clear()
+        elif self._polls_again((source, *fields.values())):
+            self.on_polling(self._polls - POLLS)
+            return
         self.emit(Event(self.now_ns(), source, kind, fields))
+
+    def _polls_again(self, read: tuple[object, ...]) -> bool:
+        """Whether this read is one more of a guest that goes round a loop of nothing but such reads."""
+        if read in self._loop:
+            self._polls += 1
+            return self._polls > POLLS
+        if len(self._loop) == PLACES:
+            self._loop.clear()
+        self._loop.add(read)
+        self._polls = 0
+        return False
 
     def emit(self, event: Event) -> None:
         """Count one event into the hash and tell it to the listeners."""

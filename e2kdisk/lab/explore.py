@@ -102,7 +102,7 @@ def explore_seeds(
     """Run many seeds, until so many failures are found; `tell` hears of each batch."""
     batches = [seeds[first : first + BATCH] for first in range(0, len(seeds), BATCH)]
     total = Found()
-    for part in _results(executor, [(run_seeds, (name, rules, batch, stop_after)) for batch in batches]):
+    for part in results_of(executor, [(run_seeds, (name, rules, batch, stop_after)) for batch in batches]):
         total.add(part)
         tell(total)
         if len(total.failures) >= stop_after:
@@ -123,7 +123,7 @@ def explore_orders(
     first = local_scenario(name).run(Seeded(0), rules).decisions[:1]
     begins = [[first[0]._replace(choice=choice)] for choice in range(first[0].options)] if first else [[]]
     total, complete = Found(), True
-    for part in _results(executor, [(run_orders, (name, rules, begin, most)) for begin in begins]):
+    for part in results_of(executor, [(run_orders, (name, rules, begin, most)) for begin in begins]):
         total.add(part)
         complete &= part.complete
         tell(total)
@@ -131,9 +131,10 @@ def explore_orders(
     return total
 
 
-def _results(
-    executor: Executor | None, tasks: list[tuple[Callable[..., Found], tuple[object, ...]]]
+def results_of(
+    executor: Executor | None, tasks: Sequence[tuple[Callable[..., Found], tuple[object, ...]]]
 ) -> Iterator[Found]:
+    """What tasks have found, as they end: one after the other here without an executor."""
     if executor is None:
         for function, arguments in tasks:
             yield function(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 from collections.abc import Iterator
@@ -39,13 +40,22 @@ class Pages:
         """Bytes of pages that are not the base's."""
         return PAGE * len(self._pages)
 
+    def digest(self) -> bytes:
+        """Equal for equal contents over the same base."""
+        digest = hashlib.blake2b(self.size.to_bytes(8, "little"), digest_size=16)
+        for number in sorted(self._pages):
+            page = self._pages[number]
+            if page != self._base_page(number):
+                digest.update(number.to_bytes(8, "little") + page)
+        return digest.digest()
+
+    def _base_page(self, number: int) -> bytes:
+        page = bytes(self._base[number * PAGE : (number + 1) * PAGE])
+        return page + _ZEROS[len(page) :]
+
     def _page(self, number: int) -> bytes:
         page = self._pages.get(number)
-        if page is None:
-            page = bytes(self._base[number * PAGE : (number + 1) * PAGE])
-            if len(page) < PAGE:
-                page += _ZEROS[len(page) :]
-        return page
+        return self._base_page(number) if page is None else page
 
     def _pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         """(page number, first byte in it, end in it, place in the request)."""

@@ -19,7 +19,7 @@ from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.lab.decisions import Decision, Decisions, Natural, ReplayError, Source
-from e2kdisk.lab.events import Event, EventStream, Listener
+from e2kdisk.lab.events import POLLS, Event, EventStream, Listener
 from e2kdisk.lab.limited import LimitedMachine
 from e2kdisk.lab.monitors import MONITORS
 from e2kdisk.lab.pages import Pages
@@ -63,6 +63,8 @@ class Run:
     violations: list[str] = field(default_factory=list)
     cut: bool = False
     """It ended with a power cut."""
+    left: bytes = b""
+    """Digest of what the cut left on the disks."""
 
     @property
     def failed(self) -> bool:
@@ -212,8 +214,11 @@ class Rig:
         self.violations.append(what)
         self.events.event("lab", "violation", what=what)
 
-    def _skip_waiting(self) -> None:
-        """The guest polls: nothing happens before the next timer, so neither does the laboratory wait for it."""
+    def _skip_waiting(self, polls: int) -> None:
+        """The guest polls: nothing happens before the next timer, so neither does the laboratory wait for it.
+
+        Without a timer it waits for input: who runs the machine may have seen what it ran it for.
+        """
         timer_ns = self.scheduler.next_timer_ns()
         if not self.running:
             return
@@ -221,6 +226,8 @@ class Rig:
             self.machine.cpu.kick()
         elif timer_ns is not None:
             self.machine.time.skip_to(timer_ns)
+        elif polls % POLLS == 0:
+            self.machine.cpu.kick()
 
     def _cut(self) -> None:
         self.machine.stop()

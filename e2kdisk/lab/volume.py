@@ -25,6 +25,9 @@ SECTOR_BYTES = 512
 
 ERRORS = (errno.EIO, errno.ENOSPC)
 
+POWER_DECISION = ": power"
+"""How the names of those decisions end that cut the power."""
+
 
 class Kind(Enum):
     """What a change does."""
@@ -126,7 +129,12 @@ class Traffic:
                 call = Call(name)
                 self.scheduler.call_at(self.now_ns() + rules.latencies_ns[chosen], lambda: self._wake(call))
                 await park(call)
-        if changes and rules.power_cut and not self.is_cut and self.decisions.choose(f"{name}: power", 2, rare=True):
+        if (
+            changes
+            and rules.power_cut
+            and not self.is_cut
+            and self.decisions.choose(name + POWER_DECISION, 2, rare=True)
+        ):
             self.is_cut = True
             self.on_event("power-cut", {"at": name})
             self.on_cut()

@@ -27,6 +27,7 @@ examples:
   $ e2kdisk lab run guest-arm64 --seed 7
   $ e2kdisk lab explore guest-arm64 --rules power --seeds 1000 --jobs 2
   $ e2kdisk lab shrink failure.json && e2kdisk lab replay failure.json
+  $ e2kdisk lab explore guest-arm64 --cuts 4 --seeds 10
   $ e2kdisk lab explore my_scenario.py:Mine --orders
 """
 
@@ -52,9 +53,12 @@ def parser() -> Parser:
         action.add_argument("-o", "--output", metavar="FILE", default="failure.json", help="for a run that fails")
     run.add_argument("--seed", type=int, default=0, help="of the run (default 0)")
     run.add_argument("--record", action="store_true", help="write the run to the file even if it does not fail")
-    explore.add_argument("--seeds", type=count("--seeds"), default=200, metavar="N", help="how many (default 200)")
+    explore.add_argument("--seeds", type=count("--seeds"), metavar="N", help="how many (default 200; 2 with --cuts)")
     explore.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default 0)")
     explore.add_argument("--orders", action="store_true", help="every possible run instead of seeds")
+    explore.add_argument(
+        "--cuts", type=count("--cuts"), metavar="N", help="cut the power at every write and flush, N endings each"
+    )
     explore.add_argument("--jobs", type=count("--jobs"), default=1, metavar="N", help="processes (default 1)")
     for name, what in (("replay", "make a recorded run again"), ("shrink", "find the shortest run that still fails")):
         action = actions.add_parser(name, help=what)
@@ -91,6 +95,8 @@ def _rules(given: argparse.Namespace) -> Rules:
     from e2kdisk.tools.hints import unknown_name
 
     if given.rules is None:
+        if getattr(given, "cuts", None):
+            return RULES["power"]
         return RULES["order"] if getattr(given, "orders", False) else find_scenario(given.scenario).RULES
     if given.rules not in RULES:
         raise unknown_name("rules", given.rules, RULES)
@@ -152,6 +158,7 @@ def _explore(given: argparse.Namespace) -> int:
     from concurrent.futures import ProcessPoolExecutor
 
     from e2kdisk.lab.explore import explore_orders, explore_seeds
+    from e2kdisk.lab.power_cuts import FoundCuts, explore_cuts
 
     rules = _rules(given)
     began, line = time.perf_counter(), _Line()
@@ -162,10 +169,12 @@ def _explore(given: argparse.Namespace) -> int:
 
     executor = ProcessPoolExecutor(given.jobs) if given.jobs > 1 else None
     try:
+        seeds = range(given.first, given.first + (given.seeds or (2 if given.cuts else 200)))
         if given.orders:
             found = explore_orders(given.scenario, rules, executor, tell=tell)
+        elif given.cuts:
+            found = explore_cuts(given.scenario, rules, seeds, given.cuts, executor, tell=tell)
         else:
-            seeds = range(given.first, given.first + given.seeds)
             found = explore_seeds(given.scenario, rules, seeds, executor, tell=tell)
     finally:
         if executor is not None:
@@ -176,6 +185,8 @@ def _explore(given: argparse.Namespace) -> int:
     print(
         f"{found.runs} runs ({kinds}) in {seconds:.1f} s: {found.runs / seconds:.1f} a second, {found.cuts} power cuts"
     )
+    if isinstance(found, FoundCuts):
+        print(f"the power was cut at {found.places} places, which left {len(found.contents)} different contents")
     if not found.failures:
         return 0
     return _report_failure(found.failures[0], given.output)
