@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from e2kdisk.crypto import Secrets
+from e2kdisk.crypto.secret import Secrets
 from e2kdisk.errors import UsageError
 
 

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2kdisk.crypto import cbc, legacy_aes
+from e2kdisk.crypto import cbc
+from e2kdisk.crypto.legacy import legacy_aes
 
 KEY = bytes(range(16))
 
@@ -140,7 +141,7 @@ def test_a_cipher_never_shows_its_key():
 def test_numpy_is_imported_only_when_it_pays():
     script = f"""
 import sys
-from e2kdisk.crypto import legacy_aes
+from e2kdisk.crypto.legacy import legacy_aes
 assert "cryptography" not in sys.modules
 cipher = legacy_aes(b"x")
 assert "cryptography" not in sys.modules

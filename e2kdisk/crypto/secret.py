@@ -7,8 +7,6 @@ id=s,keyid=master,iv=...,format=base64,data=...   AES-256-CBC with another secre
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 
 from e2kdisk.errors import UsageError
@@ -128,6 +126,9 @@ def _stored(name: str, options: Mapping[str, str]) -> bytes:
 
 
 def _from_base64(name: str, what: str, text: bytes) -> bytes:
+    import base64
+    import binascii
+
     try:
         return base64.b64decode(b"".join(text.split()), validate=True)
     except (binascii.Error, ValueError):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.file import FileNode
-from e2kdisk.block.node import Node
+from e2kdisk.block.node import Node, zero_iov
 from e2kdisk.block.open import open_disk
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.errors import UsageError
@@ -112,7 +112,8 @@ async def format_file(file: Node, options: CreateOptions) -> None:
     header.refcount_table_clusters = table_clusters
     if l1_clusters:
         header.l1_table_offset = block_offset + blocks * size
-        await file.write_zeroes(header.l1_table_offset, l1_clusters * size)
+        # Not write_zeroes: for so little, a thread and a call that Python has to look for take longer.
+        await file.write(header.l1_table_offset, zero_iov(l1_clusters * size))
     await file.flush()
     await file.write(0, [memoryview(header.pack(file.name))])
     await file.flush()

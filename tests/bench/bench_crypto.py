@@ -23,7 +23,7 @@ CHUNK = 1 << 20
 
 OURS = """
 import os, sys
-from e2kdisk.crypto import legacy_aes
+from e2kdisk.crypto.legacy import legacy_aes
 direction, source, target, chunk = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 cipher = legacy_aes(b"geheim")
 data = bytearray(chunk)

@@ -93,6 +93,9 @@ def script(arguments: Sequence[str] | None = None) -> int:
     """The program e2kdisk-io, under whatever name it was called."""
     import signal
 
+    from e2kdisk.tools.img.main import calm_collector
+
+    calm_collector()
     # Ctrl-C ends it on the spot, as qemu-io; images are in order at any moment.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     output = install()
