@@ -9,6 +9,7 @@ from typing import Any
 from e2kdisk.block.disk import Disk
 from e2kdisk.block.open import open_disk
 from e2kdisk.block.options import cache_mode
+from e2kdisk.block.sizes import parse_size
 from e2kdisk.errors import UsageError
 
 INTERFACES = ("virtio", "virtio-pci", "ide", "ahci", "none")
@@ -75,17 +76,6 @@ def parse_drive(text: str) -> DriveOptions:
     if not drive.file:
         raise UsageError(f"drive {text!r} names no file; it needs file=PATH")
     return drive
-
-
-def parse_size(key: str, text: str) -> int:
-    """Read a number of bytes such as 65536, 64K, 1M, 2G, 1T. Raises UsageError."""
-    number, unit = (text[:-1], text[-1]) if text[-1:].upper() in _UNITS else (text, "")
-    if not number.isascii() or not number.isdigit():
-        raise UsageError(f"{key}={text}: not a size; write bytes, or a number with K, M, G or T")
-    return int(number) << _UNITS.get(unit.upper(), 0)
-
-
-_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def _parts(text: str) -> Iterator[str]:

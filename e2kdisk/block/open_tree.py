@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from e2kdisk.block.file import FileNode
 from e2kdisk.block.formats import FORMATS
@@ -13,6 +13,9 @@ from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.tree import Taken, Tree, as_size, is_plain, parse_name
 from e2kdisk.errors import UsageError
+
+if TYPE_CHECKING:
+    from e2kdisk.block.blkdebug import BlkdebugNode
 
 NULL_BYTES = 1 << 30
 """How large a null node is that does not say."""
@@ -52,8 +55,8 @@ class TreeOpener:
         self.say = say
         """Gets what QEMU prints about breakpoints."""
         self.warn = warn
-        self.opened: list[Node] = []
-        """Every protocol node, the lowest first: where breakpoints are found."""
+        self.debug_nodes: list[BlkdebugNode] = []
+        """Where breakpoints are found, the lowest first."""
 
     def beside(self) -> TreeOpener:
         """One for another tree that is opened alike."""
@@ -146,7 +149,6 @@ class TreeOpener:
         node = await PROTOCOLS[driver](self, taken)
         if keeps_space and isinstance(node, FileNode):
             node.keeps_space = True
-        self.opened.append(node)
         return node
 
     async def _format(self, file: Node, driver: str | None, tree: Tree) -> Node:
@@ -323,7 +325,9 @@ async def _open_blkdebug(opener: TreeOpener, taken: Taken) -> Node:
     tree = await _child(opener, taken, "image", "x-image")
     taken.text("filename")
     taken.finish()
-    return BlkdebugNode(await opener.protocol(tree), rules, opener.say)
+    node = BlkdebugNode(await opener.protocol(tree), rules, opener.say)
+    opener.debug_nodes.append(node)
+    return node
 
 
 def _read_config(filename: str) -> str:
@@ -349,7 +353,7 @@ async def _open_blkverify(opener: TreeOpener, taken: Taken) -> Node:
     except BaseException:
         await raw.close()
         raise
-    opener.opened += below.opened
+    opener.debug_nodes += below.debug_nodes
     return BlkverifyNode(raw, test)
 
 

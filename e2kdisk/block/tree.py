@@ -10,7 +10,6 @@ All of them become nested dicts: keys with dots are taken apart, a list is a dic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +30,8 @@ _SWITCHES = {"on": True, "yes": True, "true": True, "y": True, "off": False, "no
 
 def parse_json(text: str) -> Tree:
     """Parse what follows "json:". Raises UsageError."""
+    import json
+
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -33,7 +33,7 @@ def size(option: str, *, least: int = 0) -> Callable[[str], int]:
     """An argparse type for a number of bytes such as 4096, 64K, 256M, 1G."""
 
     def parse(text: str) -> int:
-        from e2kdisk.block.drive import parse_size
+        from e2kdisk.block.sizes import parse_size
 
         value = parse_size(option, text)
         if value < least:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from e2kdisk.block.drive import parse_size
+from e2kdisk.block.sizes import parse_size
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.arguments import Parser, human, size
 from e2kdisk.tools.hints import unknown_name

@@ -1,10 +1,9 @@
-"""Hints: what to do about an error, for the end of its line. Loaded only when there is one."""
+"""Hints: what to do about an error, for the end of its line."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
 from e2kdisk.errors import E2kDiskError, ImageError, UsageError
 
@@ -39,5 +38,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "did you mean ...? " if something known looks like it, else ""."""
+    from difflib import get_close_matches
+
     close = get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}? " if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     facts, lines = image_facts(given.file, force_share=given.force_share)
     if given.json:
+        import json
+
         print(json.dumps(facts, indent=4))
     else:
         width = max(map(len, lines))

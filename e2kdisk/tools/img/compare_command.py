@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Look = Callable[[Node, int, int], Awaitable[Run]]
 
-CHUNK = 512 << 10
-"""Bytes; two buffers of this size stay in the processor's cache."""
+CHUNK = 1 << 20
+"""Bytes; two buffers of this size still share the processor's cache."""
 SECTOR = 512
 DIFFERENT = 1
 TROUBLE = 2

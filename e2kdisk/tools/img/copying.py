@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from e2kdisk.aio.gather import gather
 from e2kdisk.aio.sync import Lock, WaitQueue
 from e2kdisk.block.node import Node
 from e2kdisk.errors import E2kDiskError
 from e2kdisk.tools.img.errors import Failure, report
-from e2kdisk.tools.img.packed import PackedWriter
 from e2kdisk.tools.img.rate import RateLimit
 from e2kdisk.tools.img.status import kind_at
 from e2kdisk.tools.img.zeros import pieces
+
+if TYPE_CHECKING:
+    from e2kdisk.tools.img.packed import PackedWriter
 
 CHUNK = 1 << 20
 """Bytes read and written at once: a buffer that is used again at once is still in the processor's cache.
@@ -90,12 +92,12 @@ class Copier:
         self.salvage = False
         self.rate = RateLimit(target.scheduler, 0)
         self.progress: Callable[[int, int], None] = lambda done, whole: None
-        self._packed = (
-            PackedWriter(target, leave_zeros=is_zero and backing_size is None and bool(sparse)) if compressed else None
-        )
-        if self._packed is None:
-            self._chunk = max(CHUNK, sparse)
-        else:
+        self._packed: PackedWriter | None = None
+        self._chunk = max(CHUNK, sparse)
+        if compressed:
+            from e2kdisk.tools.img.packed import PackedWriter
+
+            self._packed = PackedWriter(target, leave_zeros=is_zero and backing_size is None and bool(sparse))
             self._chunk = max(self._packed.cluster_size, COMPRESSED_CHUNK)
         self._buffers: list[bytearray] = []
         """Of `_chunk` bytes, which no piece of data exceeds."""

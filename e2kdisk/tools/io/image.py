@@ -121,10 +121,7 @@ async def open_image(session: Session, name: str | None, options: Tree, flags: O
     _warn_of_guess(session, node, name)
     if flags.snapshot:
         node = await _temporary_overlay(session, node)
-    from e2kdisk.block.blkdebug import BlkdebugNode
-
-    debug = [below for below in opener.opened if isinstance(below, BlkdebugNode)]
-    return Image(node, name, options, flags, debug, detect_zeroes, opener.discards)
+    return Image(node, name, options, flags, opener.debug_nodes, detect_zeroes, opener.discards)
 
 
 def _qcow2_options(taken: Any, filename: str, discards: bool) -> dict[str, Any]:
