@@ -11,6 +11,8 @@ from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.status import BlockStatus
 
 EventHook = Callable[[str], Awaitable[None]]
+NoteHook = Callable[..., None]
+"""note("allocate", host=0x50000, clusters=1): a word for what was decided, and where; offsets and lengths in bytes."""
 """Called with the name of an event, a key of fault_rules.EVENTS; may delay it, or raise OSError in its place."""
 
 T = TypeVar("T")
@@ -64,6 +66,11 @@ class Node:
     `if file.event is not None: await file.event("l2_update")` costs 30 ns when nobody does: no call, no coroutine;
     5 ns where the format has kept `file.event`, which never changes. The announcement belongs next to the I/O that
     it names, under the same error handling.
+    """
+    note: NoteHook | None = None
+    """Where a format says what it has decided, with where in the file, when somebody below listens (the laboratory).
+
+    As cheap as `event` when nobody does. It is a plain call: it can neither fail nor wait, so it changes nothing.
     """
 
     def try_read(self, offset: int, iov: IoVec) -> int:

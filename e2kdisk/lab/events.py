@@ -39,12 +39,20 @@ class EventStream(Tracer):
         self._polls = 0
         self._loop: set[tuple[object, ...]] = set()
         self._digest = hashlib.blake2b(digest_size=16)
+        self.current = 0
+        """Number of the request whose code runs, 0 if it is nobody's or not known."""
+        self.submitted = 0
+        """Of the request that has just been taken from the guest and not started yet."""
+        self._requests = 0
+        self._open: dict[tuple[str, object], int] = {}
 
     def begin(self) -> None:
         """A new run."""
         self.events = 0
         self._polls = 0
         self._loop.clear()
+        self.submitted = self.current = self._requests = 0
+        self._open.clear()
         self._digest = hashlib.blake2b(digest_size=16)
 
     def wants(self, source: str) -> bool:
@@ -58,6 +66,8 @@ class EventStream(Tracer):
         elif self._polls_again((source, *fields.values())):
             self.on_polling(self._polls - POLLS)
             return
+        if kind in ("submit", "request"):
+            fields["request"] = self._number(kind, source, fields)
         self.emit(Event(self.now_ns(), source, kind, fields))
 
     def _polls_again(self, read: tuple[object, ...]) -> bool:
@@ -70,6 +80,19 @@ class EventStream(Tracer):
         self._loop.add(read)
         self._polls = 0
         return False
+
+    def open_request(self, source: str, key: object) -> int:
+        """Number of the request that a controller has under a head (virtio) or for a drive (ATA); 0 for none."""
+        return self._open.get((source, key), 0)
+
+    def _number(self, kind: str, source: str, fields: dict[str, object]) -> int:
+        """The number of a request, counted from 1 in each run, from its beginning to its end."""
+        key = source, fields.get("head", fields.get("drive"))
+        if kind == "request":
+            return self._open.pop(key, 0)
+        self._requests += 1
+        self._open[key] = self.submitted = self._requests
+        return self._requests
 
     def emit(self, event: Event) -> None:
         """Count one event into the hash and tell it to the listeners."""

@@ -86,7 +86,11 @@ class NothingAfterReset(Monitor):
         elif event.source in self._silent:
             if event.kind == "submit":
                 self._silent.discard(event.source)
-            elif event.kind in ("dma", "ring") or (event.kind == "interrupt" and event.fields["level"]):
+            elif (
+                event.kind == "ring"
+                or (event.kind == "dma" and event.fields["direction"] == "to guest")
+                or (event.kind == "interrupt" and event.fields["level"])
+            ):
                 self.broken(f"{event.source}: {event.kind} after its reset")
 
 
@@ -108,7 +112,7 @@ class UsedOnce(Monitor):
                     self.broken(f"{event.source}: took head {key[1]} twice")
                 self._open[key] = False
                 self._status[event.source, event.fields["status_at"]] = key
-            case "dma":
+            case "dma" if event.fields["direction"] == "to guest":
                 key = self._status.get((event.source, event.fields["address"]), ("", None))
                 if key in self._open:
                     self._open[key] = True

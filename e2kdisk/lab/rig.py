@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from e2kdisk.aio.clock import VirtualClock
 from e2kdisk.aio.engine import AutoEngine
-from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.disk import Disk
 from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.lab.decisions import Decision, Decisions, Natural, ReplayError, Source
 from e2kdisk.lab.events import POLLS, Event, EventStream, Listener
+from e2kdisk.lab.following import FollowingScheduler
 from e2kdisk.lab.limited import LimitedMachine
 from e2kdisk.lab.monitors import MONITORS
 from e2kdisk.lab.pages import Pages
@@ -86,15 +87,17 @@ class Rig:
         **machine: Any,
     ) -> None:
         """Build it; images are read once and never written. Further arguments are Machine's."""
-        self.scheduler = Scheduler(VirtualClock())
         self.events = EventStream()
+        self.scheduler = FollowingScheduler(VirtualClock(), self.events)
         self.decisions = Decisions(Natural())
         self.running = False
         self.violations: list[str] = []
         self.on_cut: Callable[[], None] = lambda: None
         self.traffic = Traffic(self.scheduler, lambda: self.machine.time.now_ns() if self.running else 0)
         self.traffic.begin(PLAIN, self.decisions)
-        self.traffic.on_event = lambda kind, fields: self.events.event("file", kind, **fields)
+        self.traffic.on_event = lambda kind, fields: self.events.event(
+            "file", kind, **fields, request=self.events.current
+        )
         self.traffic.on_cut = self._cut
         self._opener = Opener(AutoEngine(self.scheduler), OpenPolicy.permissive())
         self.drives = [self._make_drive(number, os.fspath(path), format) for number, path in enumerate(images)]
@@ -120,9 +123,14 @@ class Rig:
     def _make_drive(self, number: int, path: str, format: str | None) -> Drive:
         name = f"disk{number}"
         volume = VolumeNode(self.traffic, name, Pages.of_file(path))
+        volume.note = partial(self._decided, name)
         options = OpenOptions(path, format=format)
         witness = self._watch(volume, options)
         return Drive(name, options, volume, witness, Disk(witness))
+
+    def _decided(self, name: str, what: str, **fields: object) -> None:
+        """A format has decided something."""
+        self.events.event("format", what, file=name, **fields, request=self.events.current)
 
     def _watch(self, volume: VolumeNode, options: OpenOptions) -> WitnessNode:
         """The format in a file, freshly opened, with a witness above it."""
@@ -175,6 +183,7 @@ class Rig:
         self.decisions = Decisions(Natural() if source is None else source)
         self.decisions.on_decision = lambda made: self.events.event("decision", made.name, choice=made.choice)
         self.traffic.begin(rules, self.decisions)
+        self.traffic.calls = 0
         monitors = [monitor(self) for monitor in MONITORS]
         self.events.listeners = [*(monitor.event for monitor in monitors), *listeners]
         self.running = True
@@ -189,11 +198,12 @@ class Rig:
                 self.violation(f"{type(error).__name__}: {error}")
         finally:
             self.running = False
-            self.events.listeners = []
+            self.events.listeners = list(listeners)  # the contracts end with the run
         cut = self.traffic.is_cut
         if not cut:
             self.traffic.begin(PLAIN, self.decisions)
         self._end_requests()
+        self.events.listeners = []
         return Run(self.decisions.made, self.events.hash, self.events.events, self.violations, cut)
 
     def _end_requests(self) -> None:

@@ -9,7 +9,8 @@ A power cut leaves `durable` and any choice of what was written since, whole or 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
@@ -91,6 +92,8 @@ class Traffic:
         """Calls whose order is to be chosen."""
         self.faults = 0
         """Injected in this run."""
+        self.calls = 0
+        """Made in this run: their numbers in the stream of events."""
         self.is_cut = False
         """The power has failed: every call fails until the next run."""
         self.on_event: Callable[[str, dict[str, object]], None] = lambda kind, fields: None
@@ -180,8 +183,20 @@ class VolumeNode(Node):
         """Bytes."""
         return self.content.size
 
-    def _event(self, kind: str, offset: int, length: int) -> None:
-        self.traffic.on_event(f"file {kind}", {"file": self.name, "offset": offset, "length": length})
+    @contextmanager
+    def _call(self, kind: str, offset: int, length: int) -> Iterator[None]:
+        """Put a call into the stream of events, when it is made ("call") and when it ends, in whatever way."""
+        traffic = self.traffic
+        number = traffic.calls = traffic.calls + 1
+        fields = {"call": number, "file": self.name, "offset": offset, "length": length}
+        traffic.on_event("call", {"what": kind, **fields})
+        try:
+            yield
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, "unknown")
+            traffic.on_event("file error", {"what": kind, **fields, "error": code})
+            raise
+        traffic.on_event(f"file {kind}", fields)
 
     # -- Node -------------------------------------------------------------------------------------
 
@@ -196,8 +211,8 @@ class VolumeNode(Node):
         for first, end in ((0, cut), (cut, length)):
             if first == end:
                 continue
-            await self.traffic.pass_by(f"{self.name} read {offset + first:#x}+{end - first}", changes=False)
-            self._event("read", offset + first, end - first)
+            with self._call("read", offset + first, end - first):
+                await self.traffic.pass_by(f"{self.name} read {offset + first:#x}+{end - first}", changes=False)
             at = 0
             for view in iov:
                 begin, stop = max(first, at), min(end, at + view.nbytes)
@@ -223,6 +238,10 @@ class VolumeNode(Node):
         await self._change(Change(Kind.TRUNCATE, size, 0))
 
     async def _change(self, change: Change) -> None:
+        with self._call(change.kind.value, change.offset, change.length):
+            await self._pass_change(change)
+
+    async def _pass_change(self, change: Change) -> None:
         self.undurable.append(change)
         try:
             name = f"{self.name} {change.kind.value} {change.offset:#x}+{change.length}"
@@ -238,10 +257,13 @@ class VolumeNode(Node):
         self.undurable.remove(change)
         done = sum(1 for other in self.undurable if other.completed)
         self.undurable.insert(done, change)
-        self._event(change.kind.value, change.offset, change.length)
 
     async def flush(self) -> None:
         """Node.flush."""
+        with self._call("flush", 0, 0):
+            await self._flush()
+
+    async def _flush(self) -> None:
         covered = [change for change in self.undurable if change.completed]
         reached = self.completed
         await self.traffic.pass_by(f"{self.name} flush", changes=True)
@@ -251,7 +273,6 @@ class VolumeNode(Node):
             change.apply(self.durable)
         self.undurable = [change for change in self.undurable if change not in now]
         self.flushed = max(self.flushed, reached)
-        self._event("flush", 0, 0)
 
     async def close(self) -> None:
         """Node.close: the content stays."""

@@ -70,14 +70,13 @@ class LabArea:
 
 
 class LabMemory:
-    """GuestMemory that reports what devices write."""
+    """GuestMemory that reports what devices read and write."""
 
     def __init__(self, rig: Rig, source: str, memory: GuestMemory) -> None:
         self._rig = rig
         self._source = source
         self._memory = memory
         self.publish = memory.publish
-        self.source = memory.source
         self.target = memory.target
 
     def area(self, address: int, length: int) -> Area | None:
@@ -89,9 +88,16 @@ class LabMemory:
         """Put a change of guest memory into the stream."""
         self._rig.events.event(self._source, kind, **fields)
 
+    def source(self, address: int, length: int) -> memoryview | None:
+        """GuestMemory.source."""
+        view = self._memory.source(address, length)
+        if view is not None:
+            self.report("dma", address=address, length=length, direction="from guest")
+        return view
+
     def written(self, address: int, view: memoryview) -> None:
         """GuestMemory.written."""
-        self.report("dma", address=address, length=view.nbytes)
+        self.report("dma", address=address, length=view.nbytes, direction="to guest")
         self._memory.written(address, view)
 
 

@@ -73,6 +73,7 @@ class TableCache(Generic[E]):
         self._file = file
         self._order = order
         self._codec = codec
+        self._name = name
         self._load_event = f"{name}_load"
         # The name that QEMU has used since it writes the blocks through its cache, in parts.
         self._update_event = "refblock_update_part" if name == "refblock" else f"{name}_update"
@@ -90,6 +91,8 @@ class TableCache(Generic[E]):
                 await self._file.event(self._load_event)
             await self._file.read(offset, [memoryview(raw)])
             table = self.tables[key] = Table(key, offset, self._codec(raw))
+            if self._file.note is not None:
+                self._file.note("load", table=self._name, host=int(offset), length=self.table_bytes)
         table.used = True
         return table
 
@@ -155,6 +158,9 @@ class TableCache(Generic[E]):
         try:
             if self._file.event is not None:
                 await self._file.event(self._update_event)
+            if self._file.note is not None:
+                length = sum(piece.nbytes for piece in pieces)
+                self._file.note("update", table=self._name, host=batch[0].offset + ranges[0][1], length=length)
             await self._file.write(batch[0].offset + ranges[0][1], pieces)
         except BaseException:
             for table, first, end in ranges:

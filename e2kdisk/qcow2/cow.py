@@ -41,6 +41,9 @@ class CopyOnWrite:
         host = allocation.host + (first - allocation.guest)
         length = (allocation_end if after else allocation.end) - first
         item = image.inflight.enter_write(host, length)
+        if image.file.note is not None:
+            copied = sum(view.nbytes for region in (before, after) for view in region or ())
+            image.file.note("cow", guest=int(allocation.guest), host=int(allocation.host), copied=copied, length=length)
         try:
             if image.file.event is not None:
                 # Data of new clusters is a write like any other; the copy is one more thing that happens with it.

@@ -27,11 +27,13 @@ async def claim_features(image: Qcow2Image) -> None:
         await image.writer.switch(autoclear_features=kept)
 
 
-async def mark_corrupt(image: Qcow2Image) -> None:
+async def mark_corrupt(image: Qcow2Image, why: Exception) -> None:
     """Set the corrupt bit, so that nobody else writes either; what was written before is in order, and flushed first.
 
     Nothing is raised: the error that led here is the one to tell.
     """
+    if image.file.note is not None:
+        image.file.note("refused", what=str(why))
     async with image.lock:
         with suppress(OSError, ImageError):
             await image.order.flush()

@@ -340,7 +340,7 @@ class Qcow2Image(Node):
             return
         self._corruption = error
         self._admit_writes()
-        await mark_corrupt(self)
+        await mark_corrupt(self, error)
 
     async def _write_run(self, offset: GuestOffset, iov: IoVec, skip: int, length: int) -> int:
         """Write what one claim takes, from byte `skip` of iov; returns its length."""

@@ -323,6 +323,8 @@ class Mapping:
             raise
         # The table's contents are on their way before the L1 entry: the order's L1 stage comes behind a barrier.
         self._order.note_unsynced()
+        if self._file.note is not None:
+            self._file.note("l2 table", host=int(new), index=index, copy_of=int(old))
         self.forget_slices(index)
         self.l1.set(index, new | layout.COPIED)
         self._guard.add("active L2 table", new, geometry.cluster_size)
@@ -396,6 +398,8 @@ class Mapping:
         # If this fails nobody knows which table the header on disk names: both stay allocated, one leaks.
         await self._writer.switch(l1_size=entries, l1_table_offset=int(offset))
         self.l1.move(offset, values)
+        if self._file.note is not None:
+            self._file.note("l1 grown", host=int(offset), entries=entries, old=int(old_offset))
         self._guard.remove(old_offset, old_entries * 8)
         self._guard.add("active L1 table", offset, entries * 8)
         if old_entries:

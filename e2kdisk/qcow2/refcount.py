@@ -107,10 +107,16 @@ class RefcountTable:
             if entry and not entry & self._geometry.cluster_mask:
                 self._guard.add("refcount block", entry, self._geometry.cluster_size)
 
+    def _note(self, what: str, first: int, clusters: int, **fields: object) -> None:
+        """Tell who listens what happened to a run of clusters."""
+        if self._file.note is not None:
+            self._file.note(what, host=first << self._geometry.cluster_bits, clusters=clusters, **fields)
+
     def _need_free(self, offset: int, clusters: int) -> None:
         """Refuse clusters that hold metadata, whatever their refcounts say."""
         kind = self._guard.hit(offset, clusters << self._geometry.cluster_bits)
         if kind is not None:
+            self._note("refused", offset >> self._geometry.cluster_bits, clusters, kind=kind)
             where = f"refcount of cluster {offset >> self._geometry.cluster_bits:#x}"
             raise CorruptImage(self._file.name, where, f"is 0, but the {kind} lies there")
 
@@ -222,6 +228,7 @@ class RefcountTable:
         offset = HostOffset(first << self._geometry.cluster_bits)
         fresh = offset >= self.virgin
         self.virgin = max(self.virgin, HostOffset(offset + (clusters << self._geometry.cluster_bits)))
+        self._note("allocate", first, clusters)
         return offset, fresh
 
     def _take_run(self, first: int, clusters: int) -> bool:
@@ -251,6 +258,8 @@ class RefcountTable:
             await self._change(first + taken, 1)
             taken += 1
         self.virgin = max(self.virgin, HostOffset((first + taken) << self._geometry.cluster_bits))
+        if taken:
+            self._note("allocate", first, taken)
         return taken
 
     async def _give_back(self, first: int, clusters: int) -> None:
@@ -258,6 +267,7 @@ class RefcountTable:
             await self._change(cluster, -1)
         if clusters:
             self._search.freed(first)
+            self._note("give back", first, clusters)
 
     async def abandon(self, offset: HostOffset, clusters: int) -> None:
         """Give back clusters that nothing has ever pointed to; on an error they leak, which harms nobody."""
@@ -329,6 +339,7 @@ class RefcountTable:
             await self._file.event("cluster_free")
         bits = self._geometry.cluster_bits
         first = item.offset >> bits
+        self._note("free", first, item.length >> bits, why=item.why.name.lower())
         hole: int | None = None
         for cluster in range(first, first + (item.length >> bits)):
             left = await self._change(cluster, -1)
@@ -384,6 +395,7 @@ class RefcountTable:
             await self._file.event("refblock_alloc_write")
             await self._file.event("refblock_alloc_hookup")
         block = await self.blocks.insert(index, offset, bytearray(geometry.cluster_size), dirty=True)
+        self._note("refcount block", cluster, 1, index=index)
         self._guard.add("refcount block", offset, geometry.cluster_size)
         self.virgin = max(self.virgin, HostOffset(offset + geometry.cluster_size))
         # The write order puts the block on disk before this entry.
@@ -442,6 +454,7 @@ class RefcountTable:
         old_offset, old_clusters = self.table.offset, self._header.refcount_table_clusters
         await self._writer.switch(refcount_table_offset=int(new_offset), refcount_table_clusters=table_clusters)
         self.table.move(new_offset, values)
+        self._note("refcount table grown", area, used, old=int(old_offset))
         self._guard.remove(old_offset, old_clusters << geometry.cluster_bits)
         self.guard_structures()
         self.free(old_offset, old_clusters << geometry.cluster_bits)

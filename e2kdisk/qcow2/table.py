@@ -16,6 +16,7 @@ class ResidentTable:
 
     def __init__(self, file: Node, offset: HostOffset, values: array[int], name: str) -> None:
         self._file = file
+        self._name = name
         self._update_event = f"{name}_update"
         self.offset = offset
         self.values = values
@@ -57,6 +58,8 @@ class ResidentTable:
                 if self._file.event is not None:
                     await self._file.event(self._update_event)
                 data = pack64(self.values[first : first + _ENTRIES_PER_SECTOR])
+                if self._file.note is not None:
+                    self._file.note("update", table=self._name, host=self.offset + first * 8, length=len(data))
                 await self._file.write(self.offset + first * 8, [memoryview(data)])
             except BaseException:
                 self._dirty_sectors.add(sector)
