@@ -179,7 +179,7 @@ def test_a_damaged_image_fails_the_demo(call, monkeypatch):
     from e2kdisk.qcow2 import check
 
     def damaged(image):
-        result = check.CheckResult(image)
+        result = check.CheckResult(image, total_clusters=64)
         result.corrupt("cluster 0x5: refcount 0 but 1 references")
         return result
 
