@@ -367,6 +367,17 @@ def test_devices_fill_slots_as_qemu_fills_them():
         assert inside.ask("readl 0x4010008000") == "OK 0x0000000010011af4"  # a drive that asks for no device
 
 
+@pytest.mark.parametrize(
+    ("name", "machine", "ids"),
+    [(ARM, "virt", "virtio0 none0 virtio1 virtio2"), (E2K, "elbrus", "ide0-hd0 none0 virtio0 ide0-hd1")],
+)
+def test_drives_without_a_name_have_those_of_qemu(name, machine, ids):
+    null = "file=null-co://,format=raw"
+    drives = ["-drive", null, "-drive", f"{null},if=none", "-drive", f"{null},if=virtio", "-drive", null]
+    with Inside("-M", machine, *drives, name=name) as inside:
+        assert list(inside.emulator.drives.disks) == ids.split()
+
+
 def test_ide_drives_are_where_their_options_say():
     drives = [part for name in "abc" for part in ("-drive", f"if=none,id={name},file=null-co://,format=raw")]
     devices = ["ide-hd,drive=a,bus=ide.1,unit=1,serial=ONE", "ide-hd,drive=b", "ide-hd,drive=c,bus=ide.1,model=two"]
@@ -428,6 +439,17 @@ def test_it_ends_when_the_last_client_has_gone(tmp_path):
         assert qemu.process.wait(10) == 0
 
 
+@pytest.mark.parametrize(("closed", "said"), [("<&-", ""), (">&-", ""), ("2>&-", "OK little\n"), ("<&- >&- 2>&-", "")])
+def test_a_closed_stream_is_nobody_and_never_the_image(make_image, closed, said):
+    image = make_image("1M", format="raw")
+    drive = f"-drive if=none,id=d,format=raw,file={image}"
+    command = f"echo endianness | exec {our_program()} -M virt {drive} -qtest stdio {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (0, said)
+    assert "mistake" not in done.stderr
+    assert image.read_bytes() == bytes(1 << 20)
+
+
 def test_the_end_of_a_file_of_commands_is_the_end(tmp_path):
     (tmp_path / "commands").write_text("endianness\nclock_step 5\nreadb 0x0")
     command = [our_program(), "-M", "virt", "-qtest", "stdio", "-qtest-log", tmp_path / "log"]
@@ -460,10 +482,12 @@ def test_a_line_that_listens_takes_one_client_after_another(tmp_path):
     assert not path.exists()
 
 
-def test_a_client_that_does_not_listen_is_not_answered_without_bound(tmp_path):
+@pytest.mark.parametrize(
+    "line", [b"read 0x40000000 0x10000\n", b"memset 0x40000000 0x1000000 1\n"], ids=["long", "slow"]
+)
+def test_a_client_that_does_not_listen_is_not_heard_without_bound(tmp_path, line):
     with LibQtest(tmp_path, our_program(), "-M", "virt") as qemu:
         qemu._sockets[0].settimeout(1)
-        line = b"read 0x40000000 0x10000\n"
         with pytest.raises(TimeoutError):
             qemu._sockets[0].sendall(line * 1_000_000)
         resident = int(Path(f"/proc/{qemu.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

@@ -62,15 +62,9 @@ class Devices:
 
     def add_loose(self) -> None:
         """Controllers for drives that ask for one without a -device. Raises UsageError."""
-        names = {"virtio-mmio": "virtio-blk-device", "virtio-pci": "virtio-blk-pci", "ide": "ide-hd"}
+        virtio = "virtio-blk-pci" if self.model.board in PCI_BUSES else "virtio-blk-device"
         for interface, disk in self.drives.untaken():
-            bus = self.model.default_bus
-            if interface == "virtio":
-                bus = "virtio-pci" if self.model.board in PCI_BUSES else "virtio-mmio"
-            bus = "ide" if interface == "ide" else bus
-            if not bus:
-                raise UsageError(f"machine {self.model.name} has no place for a drive")
-            name = names[bus]
+            name = "ide-hd" if interface == "ide" else virtio
             MODELS[name](self, Properties(name, {}), disk, "")
 
     def controllers(self) -> list[Placed]:

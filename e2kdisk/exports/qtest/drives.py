@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from e2kdisk.aio.engine import AutoEngine
@@ -16,6 +17,8 @@ from e2kdisk.block.tree import Taken, Tree
 from e2kdisk.errors import E2kDiskError, UsageError
 from e2kdisk.exports.qtest.option_text import Properties
 
+_DEFAULT_IDS = {"none": "none{}", "virtio": "virtio{}", "ide": "ide{bus}-hd{unit}"}
+"""Interface -> the id of a drive that has none, as QEMU makes it."""
 AIO_MODES = ("threads", "native", "io_uring")
 """All mean the engine that we have."""
 
@@ -27,26 +30,32 @@ DRIVE_FILE = "#file"
 class Drives:
     """The disks of one command line."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, interface: str = "virtio") -> None:
+        """`interface` is what a drive is for that does not say."""
         self.scheduler = scheduler
+        self._interface = interface
         self.engine = AutoEngine(scheduler)
         self.disks: dict[str, Disk] = {}
         """By the id of -drive."""
         self.nodes: dict[str, Disk] = {}
         """By node name."""
         self.loose: list[tuple[str, Disk]] = []
-        """Those of -drive if=..., which get a controller without -device: interface ("" leaves it to the machine)."""
+        """Those of -drive if=..., which get a controller without -device: interface, disk."""
         self._references: dict[str, Tree] = {}
         """Files of -blockdev that another -blockdev names."""
         self._taken: list[Disk] = []
+        self._numbers: Counter[str] = Counter()
 
     def add_drive(self, tree: Tree) -> None:
         """-drive. Raises UsageError, ImageError, OSError."""
         given = Properties("drive", tree)
-        interface, drive_id = given.text("if"), given.text("id")
-        if interface not in ("", "none", "virtio", "ide"):
+        interface, drive_id = given.text("if", self._interface), given.text("id")
+        if interface not in _DEFAULT_IDS:
             raise UsageError(f"unsupported bus type '{interface}'")
-        if drive_id and drive_id in self.disks:
+        number = self._numbers[interface]
+        self._numbers[interface] += 1
+        drive_id = drive_id or _DEFAULT_IDS[interface].format(number, bus=number // 2, unit=number % 2)
+        if drive_id in self.disks:
             raise UsageError(f"Duplicate ID '{drive_id}' for drive")
         given.must_be("media", "disk")
         for key in ("snapshot", "copy-on-read"):
@@ -70,7 +79,7 @@ class Drives:
         if not name and not options:
             raise UsageError("a drive needs file=PATH; a drive without a medium is not modelled")
         disk = self._open(name or None, options, read_only, cache)
-        self.disks[drive_id or f"#drive{len(self.disks)}"] = disk
+        self.disks[drive_id] = disk
         self._name(node_name, disk)
         if interface != "none":
             self.loose.append((interface, disk))

@@ -19,13 +19,13 @@ class MachineModel:
     """What -cpu may say; none of them runs."""
     ram: int = 128 << 20
     """Bytes unless -m says."""
-    default_bus: str = ""
-    """Kind of the controller that a drive gets which has no -device."""
+    interface: str = "virtio"
+    """What a drive is for that does not say."""
 
 
-_ARM = MachineModel("virt", "virt-arm64", ("cortex-a53", "cortex-a57", "cortex-a72", "max"), default_bus="virtio-pci")
-_RISCV = MachineModel("virt", "virt-riscv64", ("rv64", "max"), default_bus="virtio-mmio")
-_ELBRUS = MachineModel("elbrus", "elbrus", ("e2k", "any", "max"), default_bus="ide")
+_ARM = MachineModel("virt", "virt-arm64", ("cortex-a53", "cortex-a57", "cortex-a72", "max"))
+_RISCV = MachineModel("virt", "virt-riscv64", ("rv64", "max"))
+_ELBRUS = MachineModel("elbrus", "elbrus", ("e2k", "any", "max"), interface="ide")
 _NONE = MachineModel(NO_MACHINE, "")
 
 ARCHITECTURES: dict[str, tuple[MachineModel, ...]] = {
@@ -37,7 +37,7 @@ ARCHITECTURES: dict[str, tuple[MachineModel, ...]] = {
 
 BOARDS: tuple[MachineModel, ...] = (
     *(
-        MachineModel(model.board, model.board, model.cpus, model.ram, model.default_bus)
+        MachineModel(model.board, model.board, model.cpus, model.ram, model.interface)
         for model in (_ARM, _RISCV, _ELBRUS)
     ),
     _NONE,

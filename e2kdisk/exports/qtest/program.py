@@ -5,6 +5,7 @@ Exit status: 0 at a client's quit, at SIGTERM, or when nobody is left to speak; 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     except Told as told:
         print(told)  # noqa: T201  (what was asked for)
         return 0
+    _open_standard_streams()
     lines = Lines(configuration)
     with ExitStack() as stack:
         server = stack.enter_context(Server(lines.all))
@@ -49,11 +51,20 @@ def main(arguments: Sequence[str], program: str) -> int:
     return 0
 
 
+def _open_standard_streams() -> None:
+    """Give /dev/null to those that are closed: an image that got such a number would be read, or written, as a line."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def build(configuration: Configuration) -> Emulator:
     """Open the drives, put the machine together. Raises E2kDiskError, OSError."""
     model = configuration.machine
     assert model is not None
-    drives = Drives(Scheduler(VirtualClock()))
+    drives = Drives(Scheduler(VirtualClock()), model.interface)
     try:
         for option, kind, tree in configuration.blocks:
             with located(option):

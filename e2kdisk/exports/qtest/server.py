@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +23,6 @@ class Server:
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._lines = lines
-        self._emulator: Emulator | None = None
         self._signal = 0
         self._wake, self._waker = os.pipe()
         self._before: dict[signal.Signals, Any] = {}
@@ -49,51 +48,50 @@ class Server:
 
     def run(self, emulator: Emulator) -> None:
         """Serve until the end. Lines are open; what has been answered by then is sent."""
-        self._emulator = emulator
         while True:
-            busy = [line for line in self._lines if self._serve(line)]
+            busy = [line for line in self._lines if self._serve(line, emulator)]
             if self._signal:
                 emulator.end("host-signal")
             if emulator.ended or not any(line.can_come_back() for line in self._lines):
                 break
-            self._wait(0 if busy else None)
+            self._wait(busy)
         for line in self._lines:
             line.flush()
 
-    def _serve(self, line: Line) -> bool:
+    def _serve(self, line: Line, emulator: Emulator) -> bool:
         """Answer what a client has said, as far as it listens; whether there may be more."""
-        session, emulator = line.session, self._emulator
-        assert emulator is not None
         line.flush()
-        if session is None or not line.connected:
-            return False
         for _ in range(TURN):
-            if line.congested or emulator.ended:
-                break
-            if not session.step():
+            if line.congested or emulator.ended or not line.connected:
+                return False
+            if line.session is None or not line.session.step():
                 line.flush()
                 if line.ended and not line.outbox:
                     line.disconnect()
                 return False
             line.flush()
-        return not line.congested
+        return True
 
-    def _wait(self, timeout: float | None) -> None:
-        """Wait until somebody speaks, listens again, or a signal comes."""
-        # poll() takes files, too, as a standard input may be one; a file is always ready.
-        with selectors.PollSelector() as poll:
-            poll.register(self._wake, selectors.EVENT_READ)
-            wanted: dict[int, int] = {}
-            for line in self._lines:
-                source, sink = line.input(), line.output()
-                if source is not None and not line.congested:
-                    wanted[source] = wanted.get(source, 0) | selectors.EVENT_READ
-                if sink is not None and line.outbox:
-                    wanted[sink] = wanted.get(sink, 0) | selectors.EVENT_WRITE
-            for descriptor, events in wanted.items():
-                poll.register(descriptor, events)
-            ready = {key.fd: events for key, events in poll.select(timeout)}
+    def _wait(self, busy: Sequence[Line]) -> None:
+        """Take what clients say, except from those that have said more than was answered; wait if there are none.
+
+        Also waits for clients to listen again, and for a signal.
+        """
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        wanted: dict[int, int] = {}
+        listening = [line for line in self._lines if line not in busy and not line.congested]
         for line in self._lines:
+            source, sink = line.input(), line.output()
+            if source is not None and line in listening:
+                wanted[source] = wanted.get(source, 0) | select.POLLIN
+            if sink is not None and line.outbox:
+                wanted[sink] = wanted.get(sink, 0) | select.POLLOUT
+        for descriptor, events in wanted.items():
+            poll.register(descriptor, events)
+        ready = dict(poll.poll(0 if busy else None))
+        for line in listening:
             source = line.input()
-            if source is not None and ready.get(source, 0) & selectors.EVENT_READ and not line.congested:
+            # A line that is broken polls as such, and says so when it is read.
+            if source is not None and ready.get(source, 0) & ~select.POLLOUT:
                 line.readable()
