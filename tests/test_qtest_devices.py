@@ -1,13 +1,15 @@
 """The same driver over qtest on our boards and on QEMU's: what it reads, hears and writes is the same."""
 
+import random
 import shutil
 
 import pytest
 
+from e2kdisk.devices.virtio.device import DRIVER_OK, FEATURES_OK
 from tests.ata_driver import pattern
 from tests.oracles import assert_clean, qemu_img
 from tests.qtest_client import Qtest
-from tests.qtest_driver import MMIO_IRQ, PCI_IRQ, QtestDriver
+from tests.qtest_driver import MMIO_BASE, MMIO_IRQ, PCI_IRQ, QtestDriver
 from tests.qtest_lab import our_program
 from tests.test_ata_differential import SCRIPTS, SECTORS, Script, on_qemu
 from tests.test_virtio_pci_qemu import REQUESTS, SERIAL, request
@@ -107,6 +109,41 @@ def test_virtio_pci_answers_the_same(images, legacy):
     log = both(images, script, legacy=legacy, transport="pci")
     assert log[-2] == b"\x01\xde\xc0\0\0\0\0\0"
     assert log[-1].count(PCI_IRQ) == 6
+
+
+REGISTERS = [0x00, 0x04, 0x08, 0x14, 0x20, 0x24, 0x30, 0x38, 0x3C, 0x40, 0x60, 0x64, 0x70, 0x80, 0x84, 0x90, 0x94]
+REGISTERS += [0xA0, 0xA4, 0xFC, 0x100, 0x104, 0x108]
+"""All but those that differ on purpose: features, vendor, queue size, QueueReady (ours stays 0 for a queue that cannot
+be), GuestPageSize (QEMU takes any, and forgets where a queue was), the write cache in the configuration, and what is
+behind its end. No requests are made."""
+QUEUE_SEL, QUEUE_PFN, STATUS, NEEDS_RESET = 0x30, 0x40, 0x70, 0x40
+
+
+@pytest.mark.slow
+@generations
+@pytest.mark.parametrize("seed", range(6))
+def test_registers_of_virtio_mmio_read_the_same_after_any_accesses(images, legacy, seed):
+    def script(driver):
+        chance, qemu, log = random.Random(seed), driver.qemu, []
+        for _ in range(400):
+            register, size = chance.choice(REGISTERS), chance.choice((1, 2, 4, 4, 4, 4))
+            offset = register + (chance.choice((0, 0, 1, 2)) if size < 4 else 0)
+            if chance.random() < 0.5:
+                value = chance.choice((0, 1, 2, 3, 8, 0xF, 0x80, 0x100, 0x40000, 0xFFFF_FFFF))
+                if register == STATUS:
+                    value &= ~(DRIVER_OK | FEATURES_OK)  # which features it takes differs
+                if register == QUEUE_SEL:
+                    value = 0  # of queues that are not there QEMU remembers some
+                elif register == QUEUE_PFN and not value:
+                    continue  # QEMU resets the whole device, where VIRTIO 1.2 4.2.4 stops the queue
+                qemu.store(MMIO_BASE + offset, size, value & (1 << 8 * size) - 1)
+            else:
+                value = qemu.load(MMIO_BASE + offset, size)
+                # Ours tells a driver of more of its mistakes than QEMU does.
+                log.append((hex(offset), size, hex(value & ~NEEDS_RESET if register == STATUS else value)))
+        return log
+
+    assert len(both(images, script, legacy=legacy, transport="mmio")) > 150
 
 
 # -- IDE ------------------------------------------------------------------------------------------------
