@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from tests import img_debug_cases
+from tests import img_debug_cases, img_option_cases
 
 SETUP = (
     "create -q -f qcow2 base.q 4M",
@@ -215,5 +215,5 @@ BY_HAND: tuple[Case, ...] = (
 
 def all_cases() -> list[Case]:
     """Every case once."""
-    cases = (*BY_HAND, *generated(), *img_debug_cases.CASES)
+    cases = (*BY_HAND, *generated(), *img_debug_cases.CASES, *img_option_cases.cases())
     return list(dict.fromkeys(tuple(" ".join(line.split()) for line in case) for case in cases))

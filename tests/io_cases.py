@@ -171,6 +171,8 @@ COMMAND_LINES = (
     Case("not-qcow2", ("length",), "other.raw", ("-f", "qcow2")),
     Case("probed-raw", ("write 0 512", "write 64k 512"), "other.raw"),
     Case("probed-raw-ro", ("length",), "other.raw", ("-r",)),
+    Case("stale-bitmaps", ("write 0 512", "length"), "stale.qcow2"),
+    Case("stale-bitmaps-read-only", ("length",), "stale.qcow2", ("-r",)),
     Case("read-only-write", ("write 0 512", "read 0 512"), options=("-r",)),
     Case("snapshot", ("write -P 9 0 512", "read -P 9 0 512", "read -P 0x11 512 512", "map", "info"), options=("-s",)),
     Case("snapshot-over", ("write -P 9 0 512", "read -P 0x22 1M 64k", "map"), "over.qcow2", ("-s",)),

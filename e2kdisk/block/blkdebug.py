@@ -92,6 +92,7 @@ class BlkdebugNode(Node):
         self._armed = [rule for rule in rules if rule.event is None]
         self._breakpoints: list[tuple[str, str]] = []
         self._suspended: list[_Suspended] = []
+        self._unflushed = False
 
     @property
     def size(self) -> int:  # type: ignore[override]
@@ -190,6 +191,7 @@ class BlkdebugNode(Node):
         """Node.write."""
         await self._announce("pwritev")
         self._strike("write", offset, iov_length(iov))
+        self._unflushed = True
         await self.file.write(offset, iov)
         await self._announce("pwritev_done")
 
@@ -197,21 +199,31 @@ class BlkdebugNode(Node):
         """Node.write_zeroes."""
         await self._announce("pwritev_zero")
         self._strike("write_zeroes", offset, length)
+        self._unflushed = True
         await self.file.write_zeroes(offset, length, unmap=unmap)
         await self._announce("pwritev_done")
 
     async def discard(self, offset: int, length: int) -> None:
         """Node.discard."""
         self._strike("discard", offset, length)
+        self._unflushed = True
         await self.file.discard(offset, length)
 
     async def flush(self) -> None:
-        """Node.flush."""
+        """Node.flush; nothing, and no error, if nothing has been changed since the last one."""
+        if not self._unflushed:
+            return
         self._strike("flush", 0, 0)
-        await self.file.flush()
+        self._unflushed = False
+        try:
+            await self.file.flush()
+        except BaseException:
+            self._unflushed = True
+            raise
 
     async def truncate(self, size: int) -> None:
         """Node.truncate."""
+        self._unflushed = True
         await self.file.truncate(size)
 
     async def status(self, offset: int, length: int) -> BlockStatus:

@@ -161,6 +161,8 @@ def _target_values(given: Given, format: str, text: str, size: int) -> dict[str,
             raise Failure(f"Backing file not supported for file format '{format}'")
         values["backing_file"] = backing
     if given.value("F") is not None:
+        if "backing_fmt" not in FORMATS[format]:
+            raise Failure(f"Backing file format not supported for file format '{format}'")
         values["backing_fmt"] = given.value("F")
     if values.get("backing_file") and not values.get("backing_fmt"):
         raise Failure("Use of backing file requires explicit backing format")

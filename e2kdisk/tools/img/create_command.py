@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _add_backing(given: Given, format: str, values: dict[str, Any], filename: str) -> None:
-    for letter, key, what in (("b", "backing_file", "file"), ("F", "backing_fmt", "format")):
+    for letter, key, what in (("b", "backing_file", "file"), ("F", "backing_fmt", "file format")):
         value = given.value(letter)
         if value is None:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from e2kdisk.tools.img.create_options import FORMATS, PROTOCOL, join, parse
-from e2kdisk.tools.img.errors import Failure
+from e2kdisk.tools.img.errors import Failure, report
 from e2kdisk.tools.img.given import Given
 from e2kdisk.tools.img.output import json_text
 from e2kdisk.tools.img.sizes import size_argument
@@ -54,7 +54,11 @@ def _measure(given: Given, size: int | None, text: str) -> dict[str, int]:
     format = given.value("O") or "raw"
     if format not in FORMATS:
         raise Failure(f"Unknown file format '{format}'")
-    values = parse(text, PROTOCOL | FORMATS[format])
+    try:
+        values = parse(text, PROTOCOL | FORMATS[format])
+    except Failure as error:
+        report(error.text)
+        raise Failure(f"Invalid options for file format '{format}'") from None
     whole = source.size if source is not None else values.get("size", size or 0) if size is None else size
     try:
         if format == "raw":

@@ -24,18 +24,13 @@ from e2kdisk.tools.img.errors import Failure, report, write_error
 from e2kdisk.tools.img.given import Given, warn_guessed
 from e2kdisk.tools.img.keyval import Tree
 from e2kdisk.tools.img.names import file_tree, option_tree, parse_name
+from e2kdisk.tools.stale_bitmaps import warn_of_stale_bitmaps
 
 T = TypeVar("T")
 FORMATS = ("qcow2", "raw")
 DEBUG_PROTOCOLS = ("blkdebug", "blkverify")
 PROTOCOLS = ("file", "host_device", "null-co", "null-aio", *DEBUG_PROTOCOLS)
 NULL_SIZE = 1 << 30
-STALE_BITMAPS = {
-    2: "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent bitmap "
-    "support; so now they must all be considered inconsistent",
-    3: "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent",
-}
-"""By the version of the image."""
 NODE_OPTIONS = frozenset(
     {"driver", "file", "backing", "encrypt", "read-only", "auto-read-only", "force-share", "cache", "node-name"}
     | {"detect-zeroes"}
@@ -111,11 +106,10 @@ class ImageOpener(Opener):
             raise
 
     def _warn_of_stale_bitmaps(self, node: Node) -> None:
-        bitmaps = getattr(node, "bitmaps", None)
-        if bitmaps is not None and bitmaps.stale and node.name not in self._warned:
+        if node.name not in self._warned and warn_of_stale_bitmaps(
+            node, lambda text: report(f"warning: {text}"), write_error
+        ):
             self._warned.add(node.name)
-            report(f"warning: {STALE_BITMAPS[node.header.version]}")  # type: ignore[attr-defined]
-            write_error("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.")
 
     async def open_bare(self, name: str, given: Given, *, writable: bool, cache: str) -> Node:
         """Open only the file of a qcow2 image; its backing file must be there, nothing else is judged.

@@ -33,7 +33,15 @@ def run(arguments: list[str]) -> int:
 
     session = Session(given)
     unsafe = given.has("u")
-    image = session.open_given(name, given, writable=True, cache=cache, no_backing=unsafe)
+    # Without -U, which qemu-img takes here and does not obey: nobody may share what is changed.
+    image = session.open(
+        name,
+        format=given.value("f"),
+        image_opts=given.image_opts,
+        writable=True,
+        cache=cache,
+        no_backing=unsafe,
+    )
     new = old = None
     try:
         if backing_format is not None and backing_format not in FORMATS:

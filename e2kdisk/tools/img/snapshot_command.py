@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     from e2kdisk.tools.img.opening import Session
 
     session = Session(given)
-    image = session.open_given(name, given, writable=action not in ("l", ""))
+    image = session.open_given(name, given, writable=action != "l")
     with session.closing(image):
         if not isinstance(image.node, Qcow2Image):
             if action == "a":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from e2kdisk.block.node import Node
@@ -12,6 +13,7 @@ from e2kdisk.block.options import CACHE_MODES
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.block.tree import Taken, Tree
 from e2kdisk.errors import UsageError
+from e2kdisk.tools.stale_bitmaps import warn_of_stale_bitmaps
 
 if TYPE_CHECKING:
     from e2kdisk.block.blkdebug import BlkdebugNode
@@ -35,7 +37,7 @@ class OpenFlags(NamedTuple):
     snapshot: bool = False
     """Writes go to a temporary overlay."""
     copy_on_read: bool = False
-    cache: str = "writeback"
+    cache: str = "writethrough"
     force_share: bool = False
     aio: str = "threads"
     discards: bool = True
@@ -119,6 +121,10 @@ async def open_image(session: Session, name: str | None, options: Tree, flags: O
         await node.close()
         raise UsageError("Block node is read-only")
     _warn_of_guess(session, node, name)
+    below: Node | None = node
+    while below is not None:
+        warn_of_stale_bitmaps(below, session.warn, lambda text: print(text, end="", file=sys.stderr, flush=True))
+        below = getattr(below, "backing", None)
     if flags.snapshot:
         node = await _temporary_overlay(session, node)
     return Image(node, name, options, flags, opener.debug_nodes, detect_zeroes, opener.discards)

@@ -51,7 +51,7 @@ LETTERS = {
 }
 
 HELP = """\
-usage: {program} [OPTIONS]... [-c STRING]... [file]
+Usage: {program} [OPTIONS]... [-c STRING]... [file]
 Requests to a disk image, by hand or from a script, as qemu-io makes them.
 
   -c, --cmd STRING     run this command; several run one after the other.
@@ -136,7 +136,9 @@ def run(arguments: Sequence[str], program: str) -> int:
         given = _parse(arguments)
     except OptionError as error:
         sys.stdout.flush()
-        print(f"{program}: {error}", file=sys.stderr, flush=True)
+        # As getopt says it: under the whole name that the program was called by.
+        called = program if " " in program else sys.argv[0]
+        print(f"{called}: {error}", file=sys.stderr, flush=True)
         print(HELP.format(program=program))
         return 1
     if "h" in given.letters:
@@ -216,7 +218,7 @@ def _prepare(session: object, given: _Given) -> None:
         snapshot="s" in letters,
         copy_on_read="C" in letters,
         force_share="U" in letters,
-        cache="none" if "n" in letters else "writeback",
+        cache="none" if "n" in letters else "writethrough",
         aio="native" if "k" in letters else "threads",
     )
     session.misaligned = "m" in letters

@@ -1,0 +1,76 @@
+"""Every option of every sub-command, as the help of qemu-img 7.2 lists them, each in one command line."""
+
+from collections.abc import Iterator
+
+OPTIONS = {
+    "amend": "--object --image-opts -p -q -f -t --force -o",
+    "bench": "-c -d -f --flush-interval -i -n --no-drain -o --pattern -q -s -S -t -w -U",
+    "bitmap": "--merge --add --remove --clear --enable --disable -b -F -g --object --image-opts -f",
+    "check": "--object --image-opts -q -f --output -r -T -U",
+    "commit": "--object --image-opts -q -f -t -b -r -d -p",
+    "compare": "--object --image-opts -f -F -T -p -q -s -U",
+    "convert": (
+        "--object --image-opts --target-image-opts --target-is-zero --bitmaps -U -C -c -p -q -n -f -t -T -O -B -F -o "
+        "-l -S -r -m -W --salvage"
+    ),
+    "create": "--object -q -f -b -F -u -o",
+    "dd": "--image-opts -U -f -O",
+    "info": "--object --image-opts -f --output --backing-chain -U",
+    "map": "--object --image-opts -f --start-offset --max-length --output -U",
+    "measure": "--output -O -o --size --object --image-opts -f -l",
+    "snapshot": "--object --image-opts -U -q -l -a -c -d",
+    "rebase": "--object --image-opts -U -q -f -t -T -p -u -b -F",
+    "resize": "--object --image-opts -f --preallocation -q --shrink",
+}
+"""Sub-command -> its options; tests/test_img_differential.py compares them with the help itself."""
+
+_LINES = {
+    "amend": "-o lazy_refcounts=on base.q",
+    "bench": "-c 5 base.q",
+    "bitmap": "base.q b0",
+    "check": "base.q",
+    "commit": "over.q",
+    "compare": "base.q v2.q",
+    "convert": "base.q new",
+    "create": "new 1M",
+    "dd": "if=base.q of=new",
+    "info": "base.q",
+    "map": "base.q",
+    "measure": "base.q",
+    "snapshot": "snap.q",
+    "rebase": "-b base.q -F qcow2 over.q",
+    "resize": "base.q 8M",
+}
+"""What follows the option."""
+
+_VALUES = {
+    "--object": "secret,id=s,data=x", "--output": "json", "--flush-interval": "1", "--pattern": "7", "--merge": "b1",
+    "--start-offset": "1M", "--max-length": "1M", "--size": "1M", "--preallocation": "full",
+    "-f": "qcow2", "-F": "qcow2", "-t": "none", "-T": "none", "-g": "64k", "-r": "1M", "-i": "threads", "-S": "4k",
+    "-m": "4", "-O": "qcow2", "-l": "snapshot.id=1",
+}  # fmt: skip
+"""The value of an option that has one, wherever it has the same meaning."""
+
+_OTHERS = {
+    ("amend", "-o"): "compat=1.1", ("bench", "-c"): "3", ("bench", "-d"): "2", ("bench", "-o"): "64k",
+    ("bench", "-s"): "8k", ("bench", "-S"): "16k", ("bitmap", "-b"): "v2.q", ("check", "-r"): "leaks",
+    ("commit", "-b"): "base.q", ("convert", "-B"): "base.q", ("convert", "-o"): "cluster_size=4k",
+    ("create", "-b"): "base.q", ("create", "-o"): "size=1M", ("measure", "-o"): "cluster_size=4k",
+    ("snapshot", "-l"): None, ("snapshot", "-a"): "first", ("snapshot", "-c"): "third", ("snapshot", "-d"): "first",
+    ("rebase", "-b"): "v2.q",
+}  # fmt: skip
+"""Where it has another meaning, or none anywhere else."""
+
+
+def cases() -> Iterator[tuple[str, ...]]:
+    """A case for each."""
+    for command, options in OPTIONS.items():
+        for option in options.split():
+            value = _OTHERS.get((command, option), _VALUES.get(option))
+            line = _LINES[command]
+            if option == "--image-opts":
+                line = " ".join(
+                    word.replace("base.q", "driver=qcow2,file.filename=base.q") if word[0] != "-" else word
+                    for word in line.split()
+                )
+            yield (f"{command} {option} {value or ''} {line}", "info --output=json base.q")
