@@ -9,7 +9,7 @@ from e2kdisk.block.tree import Tree
 from e2kdisk.errors import UsageError
 from e2kdisk.exports.qtest import option_text
 from e2kdisk.exports.qtest.drives import DRIVE_FILE
-from e2kdisk.exports.qtest.models import TYPES, MachineModel
+from e2kdisk.exports.qtest.models import MachineModel, types_of
 from e2kdisk.exports.qtest.option_text import Properties
 
 
@@ -40,6 +40,7 @@ class Configuration:
     legacy_mmio: bool = True
     stopped: bool = False
     off_ends: bool = True
+    ends_with_parent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +162,12 @@ def _blockdev(configuration: Configuration, text: str) -> None:
     configuration.blocks.append((f"-blockdev {text}", "blockdev", option_text.parse(text, "driver")))
 
 
+_DISK_TYPES = ("virtio-blk-pci-base", "virtio-device", "ide-device")
+
+
 def _device(configuration: Configuration, text: str) -> None:
     if text in ("help", "?"):
-        names = [
-            name for name, (_, abstract) in TYPES.items() if not abstract and name.startswith(("virtio-blk", "ide"))
-        ]
+        names = [name for name, kind in types_of(configuration.machines).items() if kind.parent in _DISK_TYPES]
         raise Told("\n".join(["Storage devices:", *(f'name "{name}"' for name in names)]))
     configuration.devices.append((f"-device {text}", option_text.parse(text, "driver")))
 
@@ -214,6 +216,12 @@ def _bios(configuration: Configuration, text: str) -> None:
 
 def _stopped(configuration: Configuration, text: str) -> None:
     configuration.stopped = True
+
+
+def _run_with(configuration: Configuration, text: str) -> None:
+    given = Properties("run-with", option_text.parse(text))
+    configuration.ends_with_parent = bool(given.switch("exit-with-parent", False))
+    given.finish()
 
 
 def _no_shutdown(configuration: Configuration, text: str) -> None:
@@ -285,6 +293,7 @@ OPTIONS: dict[str, Option] = {
     "qmp": Option(_qmp),
     "serial": Option(_serial),
     "S": Option(_stopped, argument=False),
+    "run-with": Option(_run_with),
     "no-shutdown": Option(_no_shutdown, argument=False),
     **dict.fromkeys(("monitor", "parallel", "net", "nic", "vga", "audio", "audiodev"), Option(_only("none", "null"))),
     "display": Option(_only("none")),

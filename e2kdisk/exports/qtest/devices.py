@@ -14,7 +14,7 @@ from e2kdisk.devices.ata.identify import Identity
 from e2kdisk.devices.virtio import VirtioBlk, VirtioMmio, VirtioPci
 from e2kdisk.errors import UsageError
 from e2kdisk.exports.qtest.drives import Drives
-from e2kdisk.exports.qtest.models import MachineModel
+from e2kdisk.exports.qtest.models import IDE_BOARDS, MachineModel
 from e2kdisk.exports.qtest.option_text import Properties
 from e2kdisk.machine.boards.board import Placed
 
@@ -22,7 +22,6 @@ MMIO_SLOTS = {"virt-arm64": 32, "virt-riscv64": 8}
 """Slots for virtio-mmio; devices fill them from the last one down, as in QEMU."""
 PCI_BUSES = {"virt-arm64": ("pcie.0",), "elbrus": ("pci.0", "pcie.0")}
 """Names of the only PCI bus."""
-IDE_BOARDS = ("elbrus",)
 IDE_PLACES = 4
 QUEUE_SIZE = 256
 _SLOT = re.compile(r"(?:0x)?([0-9a-f]{1,2})(?:\.(?:0x)?0)?", re.IGNORECASE)

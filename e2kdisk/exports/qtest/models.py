@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PROGRAM = "qemu-system-"
 NO_MACHINE = "none"
@@ -52,24 +54,45 @@ def machines_of(program: str) -> tuple[MachineModel, ...] | None:
     return ARCHITECTURES.get(program.removeprefix(PROGRAM))
 
 
-TYPES: dict[str, tuple[str, bool]] = {
-    "device": ("object", True),
-    "sys-bus-device": ("device", True),
-    "virtio-mmio": ("sys-bus-device", False),
-    "pci-host-bridge": ("sys-bus-device", True),
-    "gpex-pcihost": ("pci-host-bridge", False),
-    "pci-device": ("device", True),
-    "virtio-pci": ("pci-device", True),
-    "virtio-blk-pci-base": ("virtio-pci", True),
-    "virtio-blk-pci": ("virtio-blk-pci-base", False),
-    "virtio-blk-pci-transitional": ("virtio-blk-pci-base", False),
-    "virtio-blk-pci-non-transitional": ("virtio-blk-pci-base", False),
-    "virtio-device": ("device", True),
-    "virtio-blk-device": ("virtio-device", False),
-    "ide-device": ("device", True),
-    "ide-hd": ("ide-device", False),
+MMIO_BOARDS = ("virt-arm64", "virt-riscv64")
+PCI_BOARDS = ("virt-arm64", "elbrus")
+IDE_BOARDS = ("elbrus",)
+
+
+class DeviceType(NamedTuple):
+    """A type of devices in QEMU's tree of them."""
+
+    parent: str
+    boards: tuple[str, ...] = ()
+    """Where it can be had; none for those that are only something in common."""
+    abstract: bool = False
+
+
+TYPES: dict[str, DeviceType] = {
+    "device": DeviceType("object", abstract=True),
+    "sys-bus-device": DeviceType("device", abstract=True),
+    "virtio-mmio": DeviceType("sys-bus-device", MMIO_BOARDS),
+    "pci-host-bridge": DeviceType("sys-bus-device", abstract=True),
+    "gpex-pcihost": DeviceType("pci-host-bridge", ("virt-arm64",)),
+    "pci-device": DeviceType("device", abstract=True),
+    "virtio-pci": DeviceType("pci-device", abstract=True),
+    "virtio-blk-pci-base": DeviceType("virtio-pci", abstract=True),
+    "virtio-blk-pci": DeviceType("virtio-blk-pci-base", PCI_BOARDS),
+    "virtio-blk-pci-transitional": DeviceType("virtio-blk-pci-base", PCI_BOARDS),
+    "virtio-blk-pci-non-transitional": DeviceType("virtio-blk-pci-base", PCI_BOARDS),
+    "virtio-device": DeviceType("device", abstract=True),
+    "virtio-blk-device": DeviceType("virtio-device", MMIO_BOARDS),
+    "ide-device": DeviceType("device", abstract=True),
+    "ide-hd": DeviceType("ide-device", IDE_BOARDS),
 }
-"""Types of devices: their parent, whether they are abstract. What our boards model, under QEMU's names."""
+"""What our boards model, under QEMU's names."""
+
+
+def types_of(machines: Iterable[MachineModel]) -> dict[str, DeviceType]:
+    """The types that some of the machines have, and what those come from: a test program tries what it finds here."""
+    boards = {model.board for model in machines}
+    had = [name for name, kind in TYPES.items() if boards & set(kind.boards)]
+    return {name: kind for name, kind in TYPES.items() if any(is_a(other, name) for other in had)}
 
 
 def is_a(name: str, ancestor: str) -> bool:
@@ -77,5 +100,5 @@ def is_a(name: str, ancestor: str) -> bool:
     while name != ancestor:
         if name not in TYPES:
             return False
-        name = TYPES[name][0]
+        name = TYPES[name].parent
     return True

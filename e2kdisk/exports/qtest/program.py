@@ -6,6 +6,7 @@ Exit status: 0 at a client's quit, at SIGTERM, or when nobody is left to speak; 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str], program: str) -> int:
         print(told)  # noqa: T201  (what was asked for)
         return 0
     _open_standard_streams()
+    if configuration.ends_with_parent:
+        _end_with_parent()
     lines = Lines(configuration)
     with ExitStack() as stack:
         server = stack.enter_context(Server(lines.all))
@@ -58,6 +61,13 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent is gone (prctl(2), PR_SET_PDEATHSIG)."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
 
 
 def build(configuration: Configuration) -> Emulator:

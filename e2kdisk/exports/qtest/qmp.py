@@ -165,9 +165,9 @@ class QmpSession:
     def qom_list_types(self, implements: str = "", abstract: bool = False) -> list[dict[str, object]]:
         """What -device takes, and where those types come from."""
         return [
-            ({"abstract": True} if is_abstract else {}) | {"name": name, "parent": parent}
-            for name, (parent, is_abstract) in models.TYPES.items()
-            if (abstract or not is_abstract) and (not implements or models.is_a(name, implements))
+            ({"abstract": True} if kind.abstract else {}) | {"name": name, "parent": kind.parent}
+            for name, kind in models.types_of(self.machines).items()
+            if (abstract or not kind.abstract) and (not implements or models.is_a(name, implements))
         ]
 
     def block_resize(self, size: int, device: str = "", node_name: str = "") -> dict[str, object]:
