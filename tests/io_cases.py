@@ -35,7 +35,8 @@ read -pb 0 512; read -z 0 512; read -v 0 40; read -v 65530 20; read -v 0 0; read
 read 010 10; read 0 1kk; read 0 1b; read 0 9E; read 1e 512; read 0 0x1k; read 0 1.5; read 0 .5k; read 0 1e3; read 0 1.0
 read 0 +1; read 0 1.7777k; read 0 0x; read 0 1.; read 0 1.k; read 0 512b; read 0 1K; read -P 0x10 0 1; read -P 010 0 1
 read -P 1k 0 1; read -P255 0 1; read -qP0x11 0 1; read 0 512 -q; read -P; read 9223372036854775807 1; read 7E 512
-read 9223372036854775808 1; read 18446744073709551616 1; read -- 0 512; read -h; read --help; read  0   512
+read 9223372036854775808 1; read 18446744073709551616 1; read -- 0 512; read -a 0 512
+writev -C 0 512; writev -q 0 512 512; read -h; read --help; read  0   512
 write; write 0; write 0 0; write 0 512; write -C 0 64k; write -q 0 1; write -P 300 0 1; write -P 0xcd 4M 1
 write -z 0 64k; write -zu 0 64k; write -zn 0 64k; write -n 0 64k; write -u 0 64k; write -z -P 0 0 64k
 write -z -b 0 64k; write -c 3M 64k; write -c 3M 32k; write -c -z 0 64k; write -b 0 512; write -bp 0 512; write -f 0 64k
@@ -196,6 +197,23 @@ COMMAND_LINES = (
     Case("two-files", ("length",), options=("other.raw",), known="help"),
     Case("command-lacks-value", (), options=("-c",), image=None, known="help"),
     Case("long-abbreviated", ("length",), options=("--read", "--form=qcow2")),
+    *(
+        Case(f"long{option}", ("write -P 9 0 64k", "read -P 9 0 64k", "map"), "over.qcow2", (option, *more))
+        for option, *more in (
+            ("--cmd=length",),
+            ("--format=qcow2",),
+            ("--read-only",),
+            ("--snapshot",),
+            ("--nocache",),
+            ("--copy-on-read",),
+            ("--misalign",),
+            ("--native-aio", "-n"),
+            ("--aio=threads",),
+            ("--discard=unmap",),
+            ("--force-share", "-r"),
+            ("--trace=nothing",),
+        )
+    ),
     Case("image-opts", ("length",), "driver=qcow2,file.filename=disk.qcow2", ("--image-opts",)),
     Case("image-opts-name", ("length",), "disk.qcow2", ("--image-opts",)),
     Case("image-opts-and-format", ("length",), "file.filename=disk.qcow2", ("--image-opts", "-f", "qcow2")),

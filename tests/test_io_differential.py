@@ -45,6 +45,21 @@ def test_there_are_enough_cases_and_no_name_twice():
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
+def test_every_option_that_qemu_io_lists_is_in_a_case():
+    given = set()
+    for case in CASES:
+        given |= {option.partition("=")[0] for option in case.options}
+        for line in (*case.commands, *(case.stdin or "").splitlines()):
+            command, *words = line.split() or [""]
+            given |= {f"{command} -{letter}" for word in words if re.match("-[A-Za-z]", word) for letter in word[1:]}
+    options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", oracles.run("qemu-io", "--help").stdout, re.MULTILINE)
+    listed = {*options} - {"--help", "--version"}
+    for command, syntax in re.findall(r"^(\w+) (.*?) -- ", oracles.run("qemu-io", "-c", "help").stdout, re.MULTILINE):
+        listed |= {f"{command} -{letter}" for letters in re.findall(r"-([A-Za-z]+)", syntax) for letter in letters}
+    assert len(listed) > 50
+    assert listed - given == set()
+
+
 def test_every_difference_is_of_a_case():
     assert [name for name in DIFFERENCES if not any(case.name.startswith(name) for case in CASES)] == []
 

@@ -13,8 +13,8 @@ from e2kdisk.tools.io.values import MAX_REQUEST, ValueProblem, dump, report
 
 
 def read(session: Session, command: Command, words: list[str]) -> None:
-    """Read [-abCqv] [-P pattern [-s off] [-l len]] off len."""
-    options, rest = command.options(session, words, "abCl:pP:qs:v")
+    """Read [-bCqv] [-P pattern [-s off] [-l len]] off len; -a, which the usage has too, is not taken by qemu-io."""
+    options, rest = command.options(session, words, "bCl:pP:qs:v")
     check_length = size(session, options["l"]) if "l" in options else 0
     wanted = pattern(options, 0)
     check_start = size(session, options["s"]) if "s" in options else 0
