@@ -175,12 +175,16 @@ def test_other_machines_answer_under_their_names(tmp_path, make_image, name):
             assert b"".join(qemu.inw(0x1F0).to_bytes(2, "big") for _ in range(256))[54:70] == b"E2KDISK HARDDISK"
 
 
-def test_wires_out_of_a_device_are_heard_by_its_id(tmp_path, make_image):
-    options = ["-M", "virt", "-device", "virtio-blk-device,drive=d,id=drv0", "-qtest", "stdio"]
-    options += ["-drive", f"id=d,if=none,file={make_image('1M')}"]
-    with Qtest("virt", *options[2:4], *options[6:], program=our_program()) as qemu:
-        qemu.intercept("/machine/peripheral/drv0", outputs=True)
-        assert qemu.ask("irq_intercept_out drv0") == "OK"
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [(",id=drv0", ["/machine/peripheral/drv0", "drv0"]), ("", ["/machine/peripheral-anon/device[0]"])],
+    ids=["named", "anonymous"],
+)
+def test_wires_out_of_a_device_are_heard_by_its_path(make_image, name, paths):
+    drive = ["-drive", f"id=d,if=none,file={make_image('1M')}"]
+    with Qtest("virt", *drive, "-device", f"virtio-blk-device,drive=d{name}", program=our_program()) as qemu:
+        for path in paths:
+            qemu.intercept(path, outputs=True)
         assert qemu.ask(f"irq_intercept_in {GIC}") == "FAIL IRQ intercept already enabled"
         qemu.intercept = lambda path: None
         driver = QtestDriver(qemu, legacy=True)
@@ -333,7 +337,12 @@ def test_a_message_without_an_end_is_given_up(monkeypatch):
         (["-drive", "if=none,id=d,file=null-co://"], "Duplicate ID 'd'"),
         (["-drive", "if=none,file=null-co://,snapshot=on"], "snapshot=on is not modelled"),
         (["-drive", "id=x"], "file=PATH"),
-        (["-drive", "file=null-co://,index=3"], "index=3"),
+        (["-drive", "file=null-co://,if=none,index=0"], "drive with index=0 exists"),
+        (["-drive", "file=null-co://,index=1,bus=0"], "index cannot be used with bus and unit"),
+        (["-drive", "file=null-co://,if=none,id=1x"], "Parameter 'id' expects a letter"),
+        (["-device", "virtio-blk-device,drive=d,id=a/b"], "Parameter 'id' expects a letter"),
+        (["-device", "virtio-blk-device,drive=d,id=ide0"], "Duplicate ID 'ide0'"),
+        (["-M", "elbrus", "-drive", "file=null-co://,if=ide,index=4"], "Bus 'ide.2' not found"),
         (["-blockdev", "zz"], "'node-name' must be specified"),
         (["-blockdev", "zz,node-name=n"], "Unknown driver 'zz'"),
         (["-blockdev", "qcow2,node-name=n,file=gone"], "node-name='gone'"),
@@ -440,6 +449,18 @@ def test_drives_without_a_name_have_those_of_qemu(name, machine, ids):
         assert list(inside.emulator.drives.disks) == ids.split()
 
 
+def test_ide_drives_without_a_device_are_at_their_index():
+    null = "file=null-co://,format=raw,if=ide"
+    drives = ["-drive", f"{null},index=3", "-drive", null, "-drive", f"{null},bus=1,unit=0"]
+    with Inside("-M", "elbrus", *drives, name=E2K) as inside:
+        assert list(inside.emulator.drives.disks) == ["ide1-hd1", "ide0-hd0", "ide1-hd0"]
+        found = []
+        for base, unit in ((0x1F0, 0), (0x1F0, 1), (0x170, 0), (0x170, 1)):
+            inside.ask(f"outb {base + 6} {0xA0 | unit << 4}")
+            found.append(inside.ask(f"inb {base + 7}") == "OK 0x0050")
+        assert found == [True, False, True, True]
+
+
 def test_ide_drives_are_where_their_options_say():
     drives = [part for name in "abc" for part in ("-drive", f"if=none,id={name},file=null-co://,format=raw")]
     devices = ["ide-hd,drive=a,bus=ide.1,unit=1,serial=ONE", "ide-hd,drive=b", "ide-hd,drive=c,bus=ide.1,model=two"]
@@ -473,11 +494,14 @@ def test_a_refusal_carries_the_name_of_the_program():
 def test_a_signal_ends_it_with_status_0_and_the_image_whole(tmp_path, make_image, number):
     image = make_image("4M")
     options = ["-M", "virt", "-drive", f"id=d,if=none,file={image}", "-device", "virtio-blk-device,drive=d"]
-    with LibQtest(tmp_path, our_program(), *options) as qemu:
+    with LibQtest(tmp_path, our_program(), *options, "-qtest-log", str(tmp_path / "log")) as qemu:
         qemu.qmp("qmp_capabilities")
         driver = QtestDriver(qemu, legacy=True)
         driver.init()
         driver.write(0, b"\x77" * 4096)  # not flushed
+        driver.start(IN, 0, b"", 512)
+        driver.kick()
+        assert driver.line()  # the wire is high at the end
         qemu.process.send_signal(number)
         with pytest.raises(AssertionError, match="has ended"):
             qemu.hear()
@@ -485,6 +509,8 @@ def test_a_signal_ends_it_with_status_0_and_the_image_whole(tmp_path, make_image
         assert qemu.events[-1]["event"] == "SHUTDOWN"
         assert qemu.events[-1]["data"] == {"guest": False, "reason": "host-signal"}
         assert qemu.errors() == ""
+    log = (tmp_path / "log").read_text().splitlines()
+    assert log[-1].endswith(f"IRQ lower {MMIO_IRQ}")
     assert_clean(image)
     assert qemu_img("convert", "-O", "raw", image, tmp_path / "raw") == ""
     assert (tmp_path / "raw").read_bytes()[:4096] == b"\x77" * 4096

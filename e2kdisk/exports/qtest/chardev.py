@@ -19,19 +19,20 @@ from e2kdisk.exports.qtest.session import Session
 
 READ_BYTES = 1 << 16
 PIPE_BYTES = 4096
-"""So much can be written to a pipe that polls as writable without waiting (POSIX PIPE_BUF is 512 at least, Linux's
-is this)."""
+"""So much can be written without waiting to a pipe that polls as writable (PIPE_BUF of Linux)."""
 OUTBOX_MAX = 1 << 20
 """While more than so many bytes wait for a client to read them, nothing of what it says is looked at."""
 
 
 class Line:
-    """One character device. Descriptors are polled by the server; `sender` is given to the session."""
+    """One character device; the server polls its descriptors, the session on it uses send()."""
 
     def __init__(self) -> None:
         self.session: Session | None = None
         self.outbox = bytearray()
         self.connected = False
+        self.ended = False
+        """Input is over."""
 
     # -- to be said by each kind ------------------------------------------------------------------
 
@@ -105,9 +106,6 @@ class Line:
         elif not data:
             # What was asked before the end of input is still answered; the server disconnects then.
             self.ended = True
-
-    ended = False
-    """Input is over."""
 
     def flush(self) -> None:
         """Send what can be sent."""
@@ -287,7 +285,7 @@ def _remove_stale(path: str) -> None:
 def make(tree: Tree) -> tuple[str, Line]:
     """A -chardev: its id, and the line. Raises UsageError."""
     given = Properties("chardev", tree)
-    name = given.text("id")
+    name = given.identifier("id")
     if not name:
         raise UsageError("Parameter 'id' is missing")
     kind = given.text("backend")

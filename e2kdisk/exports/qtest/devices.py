@@ -13,7 +13,7 @@ from e2kdisk.devices.ata import AtaDevice, PciIde
 from e2kdisk.devices.ata.identify import Identity
 from e2kdisk.devices.virtio import VirtioBlk, VirtioMmio, VirtioPci
 from e2kdisk.errors import UsageError
-from e2kdisk.exports.qtest.drives import Drives
+from e2kdisk.exports.qtest.drives import IDE_UNITS, Drives
 from e2kdisk.exports.qtest.models import IDE_BOARDS, MachineModel
 from e2kdisk.exports.qtest.option_text import Properties
 from e2kdisk.machine.boards.board import Placed
@@ -23,6 +23,8 @@ MMIO_SLOTS = {"virt-arm64": 32, "virt-riscv64": 8}
 PCI_BUSES = {"virt-arm64": ("pcie.0",), "elbrus": ("pci.0", "pcie.0")}
 """Names of the only PCI bus."""
 IDE_PLACES = 4
+IDE_NAME = "ide0"
+"""What the controller of all IDE drives is called."""
 QUEUE_SIZE = 256
 _SLOT = re.compile(r"(?:0x)?([0-9a-f]{1,2})(?:\.(?:0x)?0)?", re.IGNORECASE)
 _BUS_NUMBER = re.compile(r"(ide|virtio-mmio-bus)\.([0-9]{1,2})")
@@ -51,8 +53,8 @@ class Devices:
         if name not in MODELS:
             raise UsageError(f"'{name}' is not a valid device model name; known are {', '.join(MODELS)}")
         given = Properties(name, tree)
-        device_id = given.text("id")
-        if device_id in self._ids:
+        device_id = given.identifier("id")
+        if device_id in self._ids or device_id == IDE_NAME:
             raise UsageError(f"Duplicate ID '{device_id}' for device")
         disk = self.drives.take(given.text("drive"), name)
         MODELS[name](self, given, disk, device_id)
@@ -62,16 +64,18 @@ class Devices:
     def add_loose(self) -> None:
         """Controllers for drives that ask for one without a -device. Raises UsageError."""
         virtio = "virtio-blk-pci" if self.model.board in PCI_BUSES else "virtio-blk-device"
-        for interface, disk in self.drives.untaken():
-            name = "ide-hd" if interface == "ide" else virtio
-            MODELS[name](self, Properties(name, {}), disk, "")
+        for interface, index, disk in self.drives.untaken():
+            name, place = virtio, {}
+            if interface == "ide":
+                name, place = "ide-hd", {"bus": f"ide.{index // IDE_UNITS}", "unit": str(index % IDE_UNITS)}
+            MODELS[name](self, Properties(name, place), disk, "")
 
     def controllers(self) -> list[Placed]:
         """All controllers, IDE last: one for all its drives."""
         if not self._ide:
             return self.placed
         drives = [self._ide.get(place) for place in range(IDE_PLACES)]
-        return [*self.placed, Placed(PciIde(drives, name="ide0"))]
+        return [*self.placed, Placed(PciIde(drives, name=IDE_NAME))]
 
     # -- the kinds --------------------------------------------------------------------------------
 
@@ -116,7 +120,7 @@ class Devices:
         for key in ("packed", "scsi", "iommu_platform"):
             given.must_be(key, "off", "false")
         device = VirtioBlk(disk, queue_size=given.number("queue-size", QUEUE_SIZE) or 0)
-        device.name = device_id or f"virtio-blk{len(self.placed)}"
+        device.name = device_id or f"device[{len(self.placed)}]"  # no identifier, so never somebody's
         return device
 
     def ide_hd(self, given: Properties, disk: Disk, device_id: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
@@ -19,12 +19,30 @@ from e2kdisk.exports.qtest.option_text import Properties
 
 _DEFAULT_IDS = {"none": "none{}", "virtio": "virtio{}", "ide": "ide{bus}-hd{unit}"}
 """Interface -> the id of a drive that has none, as QEMU makes it."""
-AIO_MODES = ("threads", "native", "io_uring")
-"""All mean the engine that we have."""
+IDE_UNITS = 2
+"""Drives of a bus."""
+_FIXED: dict[str, tuple[str, ...]] = {
+    "media": ("disk",),
+    "snapshot": ("off",),
+    "copy-on-read": ("off",),
+    "detect-zeroes": ("off",),
+    "werror": ("report", "auto"),
+    "rerror": ("report", "auto"),
+    "aio": ("threads", "native", "io_uring"),
+}
+"""What an option can only be; all values of aio mean the engine that we have."""
 
 
 DRIVE_FILE = "#file"
 """Where add_drive() finds file=NAME, beside which there may be file.OPTION=VALUE."""
+
+
+class LooseDrive(NamedTuple):
+    """A drive of -drive if=..., which gets a controller without -device."""
+
+    interface: str
+    place: int
+    disk: Disk
 
 
 class Drives:
@@ -39,34 +57,26 @@ class Drives:
         """By the id of -drive."""
         self.nodes: dict[str, Disk] = {}
         """By node name."""
-        self.loose: list[tuple[str, Disk]] = []
-        """Those of -drive if=..., which get a controller without -device: interface, disk."""
+        self._loose: list[LooseDrive] = []
         self._references: dict[str, Tree] = {}
         """Files of -blockdev that another -blockdev names."""
         self._taken: list[Disk] = []
-        self._numbers: Counter[str] = Counter()
+        self._places: set[tuple[str, int]] = set()
+        """Interface and index of every -drive."""
 
     def add_drive(self, tree: Tree) -> None:
         """-drive. Raises UsageError, ImageError, OSError."""
         given = Properties("drive", tree)
-        interface, drive_id = given.text("if", self._interface), given.text("id")
+        interface = given.text("if", self._interface)
         if interface not in _DEFAULT_IDS:
             raise UsageError(f"unsupported bus type '{interface}'")
-        number = self._numbers[interface]
-        self._numbers[interface] += 1
-        drive_id = drive_id or _DEFAULT_IDS[interface].format(number, bus=number // 2, unit=number % 2)
+        index = self._index(given, interface)
+        default_id = _DEFAULT_IDS[interface].format(index, bus=index // IDE_UNITS, unit=index % IDE_UNITS)
+        drive_id = given.identifier("id") or default_id
         if drive_id in self.disks:
             raise UsageError(f"Duplicate ID '{drive_id}' for drive")
-        given.must_be("media", "disk")
-        for key in ("snapshot", "copy-on-read"):
-            given.must_be(key, "off")
-        given.must_be("detect-zeroes", "off")
-        for key in ("werror", "rerror"):
-            given.must_be(key, "report", "auto")
-        given.must_be("aio", *AIO_MODES)
-        for key in ("index", "bus", "unit"):
-            if (place := given.number(key)) is not None:
-                raise UsageError(f"{key}={place}: give the place to -device; drives are in the order of the options")
+        for key, values in _FIXED.items():
+            given.must_be(key, *values)
         read_only = bool(given.switch("readonly", False))
         given.ignore("auto-read-only")
         cache = given.text("cache", "writeback")
@@ -81,8 +91,22 @@ class Drives:
         disk = self._open(name or None, options, read_only, cache)
         self.disks[drive_id] = disk
         self._name(node_name, disk)
+        self._places.add((interface, index))
         if interface != "none":
-            self.loose.append((interface, disk))
+            self._loose.append(LooseDrive(interface, index, disk))
+
+    def _index(self, given: Properties, interface: str) -> int:
+        """The place of a drive among those of its interface: the first free one, unless it says."""
+        index, bus, unit = given.number("index"), given.number("bus"), given.number("unit")
+        if bus is not None or unit is not None:
+            if index is not None:
+                raise UsageError("index cannot be used with bus and unit")
+            index = (bus or 0) * IDE_UNITS + (unit or 0)
+        if index is None:
+            return next(free for free in count() if (interface, free) not in self._places)
+        if (interface, index) in self._places:
+            raise UsageError(f"drive with index={index} exists")
+        return index
 
     def add_blockdev(self, tree: Tree) -> None:
         """-blockdev: a format over a file, or a file that another -blockdev names. Raises UsageError, ImageError."""
@@ -135,9 +159,10 @@ class Drives:
         self._taken.append(disk)
         return disk
 
-    def untaken(self) -> list[tuple[str, Disk]]:
-        """Drives that no -device has taken and that get a controller without one."""
-        return [(interface, disk) for interface, disk in self.loose if not any(disk is other for other in self._taken)]
+    def untaken(self) -> list[LooseDrive]:
+        """Drives that no -device has taken and that get a controller without one, by their places."""
+        found = [drive for drive in self._loose if not any(drive.disk is other for other in self._taken)]
+        return sorted(found, key=lambda drive: drive.place)
 
     def close(self) -> None:
         """Close everything. Raises OSError, ImageError, after everything is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -30,6 +31,9 @@ def parse(text: str, implied: str = "", renamed: Mapping[str, str] = MappingProx
     return nested(flat)
 
 
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+
+
 class Properties:
     """The options of one thing; each is taken once, what is left over is refused by finish()."""
 
@@ -43,6 +47,13 @@ class Properties:
         if isinstance(value, (dict, list)) or value is None:
             raise UsageError(f"Parameter '{key}' expects a text")
         return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def identifier(self, key: str) -> str:
+        """A name that somebody gives, "" if he does not. Raises UsageError."""
+        name = self.text(key)
+        if name and not _IDENTIFIER.fullmatch(name):
+            raise UsageError(f"Parameter '{key}' expects a letter, then letters, digits, '-', '.' and '_'")
+        return name
 
     def number(self, key: str, default: int | None = None) -> int | None:
         """A number in decimal or hexadecimal. Raises UsageError."""

@@ -47,9 +47,10 @@ def main(arguments: Sequence[str], program: str) -> int:
     lines = Lines(configuration)
     with ExitStack() as stack:
         server = stack.enter_context(Server(lines.all))
+        log = QtestLog(_log_file(configuration, stack))
         emulator = build(configuration)
-        stack.callback(emulator.close)
-        lines.connect(emulator, QtestLog(_log_file(configuration, stack)))
+        stack.callback(emulator.close)  # before the log's end: wires fall when devices are reset, and that is logged
+        lines.connect(emulator, log)
         server.run(emulator)
     return 0
 
@@ -158,7 +159,7 @@ class Lines:
             return line
 
     def connect(self, emulator: Emulator, log: QtestLog) -> None:
-        """Put the sessions on their lines and open all, in QEMU's order: clients accept in it. Raises UsageError."""
+        """Put the sessions on their lines, then open all. Raises UsageError."""
         if self._qtest is not None:
             self._qtest.session = QtestSession(emulator, log, self._qtest.send)
         for line in self._monitors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TextIO
 
 from e2kdisk.exports.qtest.emulator import Emulator
@@ -43,7 +44,9 @@ class QtestLog:
 
     def __call__(self, direction: str, line: str) -> None:
         """Write one line: "R" received, "S" sent, "I" what else happens."""
-        if self._file is not None:
+        if self._file is None:
+            return
+        with suppress(OSError):  # a record that cannot be kept is no reason to end
             print(f"[{direction} +{time.monotonic() - self._start:.6f}] {line}", file=self._file, flush=True)
 
 

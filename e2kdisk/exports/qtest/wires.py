@@ -72,7 +72,7 @@ class Wires(Wiring):
 
     def watch_outputs(self, path: str, listener: Listener) -> str:
         """Listen to what comes out of a disk controller, by its id; "" or what is wrong."""
-        name = path.removeprefix("/machine/peripheral/")
+        name = path.removeprefix("/machine/peripheral/").removeprefix("/machine/peripheral-anon/")
         return self._take(name, True, listener) if name in self._outputs else "Unknown device"
 
     def _take(self, name: str, outputs: bool, listener: Listener) -> str:
