@@ -82,9 +82,8 @@ async def _compare(first: Image, second: Image, end: int, strict: bool, progress
     from e2kdisk.tools.img.status import kind_at, run_at
 
     look = run_at if strict else kind_at
-    # The buffers are compared as what they are: a comparison of two views is a hundred times slower.
-    here_bytes, there_bytes = bytearray(CHUNK), bytearray(CHUNK)
-    here, there = memoryview(here_bytes), memoryview(there_bytes)
+    buffer = bytearray(CHUNK)
+    here, there, zeros = memoryview(buffer), memoryview(bytearray(CHUNK)), memoryview(bytes(CHUNK))
     offset = one_end = other_end = 0
     while offset < end:
         # A run is asked for once, not for each chunk: a host may take long to find the next hole.
@@ -99,11 +98,13 @@ async def _compare(first: Image, second: Image, end: int, strict: bool, progress
             raise Difference(f"Strict mode: Offset {offset} block status mismatch!")
         if not (one.zero and other.zero):
             length = min(length, CHUNK)
-            await _read(first, offset, here[:length])
-            await _read(second, offset, there[:length])
-            same = here_bytes == there_bytes if length == CHUNK else here_bytes[:length] == there_bytes[:length]
-            if not same:
-                where = _first_difference(here[:length], there[:length])
+            await _read(second if one.zero else first, offset, here[:length])
+            expected = zeros if one.zero or other.zero else there
+            if expected is there:
+                await _read(second, offset, there[:length])
+            # In place: a slice would be copied first, and two views are compared byte by byte.
+            if not buffer.startswith(expected[:length]):
+                where = _first_difference(here[:length], expected[:length])
                 raise Difference(f"Content mismatch at offset {offset + where}!")
         offset += length
         progress(offset, whole)
@@ -144,17 +145,17 @@ def _first_difference(one: memoryview, other: memoryview) -> int:
 async def _need_zeros(image: Image, start: int, end: int, progress: Progress) -> None:
     from e2kdisk.tools.img.status import run_at
 
-    buffer = memoryview(bytearray(CHUNK))
-    zeros = bytes(CHUNK)
+    buffer, zeros = bytearray(CHUNK), memoryview(bytes(CHUNK))
+    view = memoryview(buffer)
     offset = start
     while offset < end:
         run = await _look(run_at, image, offset, end - offset)
         length = run.length
         if run.data and not run.zero:
             length = min(length, CHUNK)
-            await _read(image, offset, buffer[:length])
-            if bytes(buffer[:length]) != zeros[:length]:
-                where = _first_difference(buffer[:length], memoryview(zeros)[:length])
+            await _read(image, offset, view[:length])
+            if not buffer.startswith(zeros[:length]):
+                where = _first_difference(view[:length], zeros[:length])
                 raise Difference(f"Content mismatch at offset {offset + where}!")
         offset += length
         progress(offset, end)
