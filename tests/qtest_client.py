@@ -28,6 +28,7 @@ _SLEEPING = {
     "qemu-system-x86_64": bytes(0x10000 - 16)
     + _X86_RESET.ljust(16, b"\0"),  # the reset vector is 16 bytes from the end
     "qemu-system-aarch64": bytes.fromhex("7f2003d5 ffffff17"),  # wfi; b .-4
+    "qemu-system-riscv64": bytes.fromhex("73005010 6ff0dfff"),  # wfi; j .-4
 }
 """Firmware that does nothing, for each program."""
 

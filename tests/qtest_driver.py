@@ -1,35 +1,46 @@
-"""The virtio driver of the other tests at the end of a qtest line, on the `virt` machine for aarch64."""
+"""The virtio driver of the other tests at the end of a qtest line, on QEMU's `virt` machines."""
+
+from typing import NamedTuple
 
 from e2kdisk.devices.virtio.features import bit
+from tests.qtest_client import Client
 from tests.test_virtio_pci_qemu import COMMON
 from tests.virtio_driver import Driver, Events
 from tests.virtio_links import Host, MmioLink, PciLegacyLink, PciModernLink
 
-GIC = "/machine/unattached/device[1]"
-"""QEMU's path of the interrupt controller; ours takes it, too."""
-SLOT = 31
-MMIO_BASE = 0x0A00_0000 + 0x200 * SLOT
-MMIO_IRQ = 16 + SLOT
+
+class Place(NamedTuple):
+    """Where a machine has its last slot for virtio-mmio, the first that a device gets."""
+
+    base: int
+    wire: int
+    """Of the interrupt controller."""
+    chip: str
+    """QEMU's path of that; ours takes it, too."""
+
+
+ARM = Place(0x0A00_3E00, 16 + 31, "/machine/unattached/device[1]")
+RISCV = Place(0x1000_8000, 8, "/machine/unattached/device[2]")
 PCI_IRQ = 3
 
 
 class QtestMmioLink(MmioLink):
     """The registers of a slot, over a qtest line."""
 
-    def __init__(self, qemu, legacy):
-        self.qemu, self.legacy = qemu, legacy
+    def __init__(self, qemu, place, legacy):
+        self.qemu, self.base, self.legacy = qemu, place.base, legacy
 
     def get(self, offset):
-        return self.qemu.load(MMIO_BASE + offset, 4)
+        return self.qemu.load(self.base + offset, 4)
 
     def set(self, offset, value):
-        self.qemu.store(MMIO_BASE + offset, 4, value)
+        self.qemu.store(self.base + offset, 4, value)
 
     def config(self, offset, size):
-        return self.qemu.load(MMIO_BASE + 0x100 + offset, size)
+        return self.qemu.load(self.base + 0x100 + offset, size)
 
     def set_config(self, offset, size, value):
-        self.qemu.store(MMIO_BASE + 0x100 + offset, size, value)
+        self.qemu.store(self.base + 0x100 + offset, size, value)
 
 
 class VirtHost(Host):
@@ -55,12 +66,12 @@ class VirtHost(Host):
 class QtestDriver(Driver):
     """The driver of the other tests at the end of a qtest line."""
 
-    def __init__(self, qemu, *, legacy, transport="mmio", page_size=4096):
-        """Takes over the client of a machine whose device is in the last slot for virtio-mmio, or in PCI slot 4."""
+    def __init__(self, qemu, *, legacy, transport="mmio", page_size=4096, place=ARM):
+        """Takes over the client of a machine whose device is at a place for virtio-mmio, or in PCI slot 4."""
         self.qemu = qemu
-        self.qemu.intercept(GIC)
+        self.qemu.intercept(place.chip)
         if transport == "mmio":
-            self.link, self.wire = QtestMmioLink(self.qemu, legacy), MMIO_IRQ
+            self.link, self.wire = QtestMmioLink(self.qemu, place, legacy), place.wire
         else:
             self.host = VirtHost(self.qemu)
             self.link, self.wire = (PciLegacyLink if legacy else PciModernLink)(self.host, 4 << 3), PCI_IRQ
@@ -95,3 +106,10 @@ class QtestDriver(Driver):
 
     def close(self):
         self.qemu.close()
+
+
+def elbrus_outl(client, port, value):
+    """Client.outl on our Elbrus board for drivers that look for the IDE function in 01.1, its place on a PC."""
+    if port == 0xCF8 and value >> 8 & 0xFFFF == 1 << 3 | 1:
+        value += (3 << 3) - (1 << 3 | 1) << 8
+    Client.outl(client, port, value)

@@ -9,14 +9,18 @@ from e2kdisk.devices.virtio.device import DRIVER_OK, FEATURES_OK
 from tests.ata_driver import pattern
 from tests.oracles import assert_clean, qemu_img
 from tests.qtest_client import Qtest
-from tests.qtest_driver import MMIO_BASE, MMIO_IRQ, PCI_IRQ, QtestDriver
+from tests.qtest_driver import ARM, PCI_IRQ, RISCV, QtestDriver, elbrus_outl
 from tests.qtest_lab import our_program
 from tests.test_ata_differential import SCRIPTS, SECTORS, Script, on_qemu
 from tests.test_virtio_pci_qemu import REQUESTS, SERIAL, request
 from tests.virtio_driver import GET_ID, IN, OK, RAM_BASE
 from tests.virtio_links import MsixLink
 
-ARM = "qemu-system-aarch64"
+MACHINES = {
+    "qemu-system-aarch64": (ARM, ["-cpu", "cortex-a53"]),
+    "qemu-system-riscv64": (RISCV, []),
+}
+"""Program -> where its device is, options."""
 MESSAGES_AT = RAM_BASE + (768 << 10)
 
 pytestmark = [pytest.mark.needs("qemu-system-arm"), pytest.mark.needs("qemu-utils")]
@@ -30,23 +34,25 @@ def images(make_image, qemu_io):
     return first, shutil.copy(first, first.with_name("ours.qcow2"))
 
 
-def start(program, image, *, legacy, transport):
+def start(name, program, image, *, legacy, transport):
     """A machine with one disk, and the driver of it."""
     device, more = f"virtio-blk-device,drive=d,serial={SERIAL}", []
     if transport == "pci":
         device = f"virtio-blk-pci,drive=d,serial={SERIAL},addr=4.0,disable-legacy=off,disable-modern=off"
     elif not legacy:
         more = ["-global", "virtio-mmio.force-legacy=false"]
+    place, options = MACHINES[name]
     drive = f"id=d,if=none,file={image},format=qcow2,discard=unmap"
-    options = ["-cpu", "cortex-a53", "-m", "64", "-drive", drive, "-device", device, *more]
-    return QtestDriver(Qtest("virt", *options, program=program), legacy=legacy, transport=transport)
+    options = [*options, "-m", "64", "-drive", drive, "-device", device, *more]
+    qemu = Qtest("virt", *options, program=program)
+    return QtestDriver(qemu, legacy=legacy, transport=transport, place=place)
 
 
-def both(images, script, **options):
+def both(images, script, name="qemu-system-aarch64", **options):
     """What a script returns on each; they must be the same."""
     answers = []
-    for program, image in zip((ARM, our_program()), images, strict=True):
-        driver = start(program, image, **options)
+    for program, image in zip((name, our_program(name)), images, strict=True):
+        driver = start(name, program, image, **options)
         try:
             answers.append(script(driver))
         finally:
@@ -67,8 +73,13 @@ def mmio_request(driver, log, kind, sector=0, data=b"", length=0, **layout):
     log.append((kind, sector, result.status, data, result.used_length if result.status == OK else None, seen))
 
 
+@pytest.mark.needs("qemu-system-misc")
+@pytest.mark.parametrize("name", MACHINES)
 @generations
-def test_virtio_mmio_answers_the_same(images, legacy):
+def test_virtio_mmio_answers_the_same(images, legacy, name, monkeypatch):
+    if name == "qemu-system-riscv64":
+        monkeypatch.setattr("tests.virtio_driver.RAM_BASE", 0x8000_0000)
+
     def script(driver):
         link = driver.link
         identity = [link.get(offset) for offset in (0x000, 0x004, 0x008)]
@@ -81,8 +92,8 @@ def test_virtio_mmio_answers_the_same(images, legacy):
         log += [driver.status, link.get(0x060), driver.line(), driver.qemu.raised]
         return log
 
-    log = both(images, script, legacy=legacy, transport="mmio")
-    assert log[-1].count(MMIO_IRQ) == len(REQUESTS)
+    log = both(images, script, name, legacy=legacy, transport="mmio")
+    assert log[-1].count(MACHINES[name][0].wire) == len(REQUESTS)
     qemu_img("compare", *map(str, images))
     for image in images:
         assert_clean(image)
@@ -136,9 +147,9 @@ def test_registers_of_virtio_mmio_read_the_same_after_any_accesses(images, legac
                     value = 0  # of queues that are not there QEMU remembers some
                 elif register == QUEUE_PFN and not value:
                     continue  # QEMU resets the whole device, where VIRTIO 1.2 4.2.4 stops the queue
-                qemu.store(MMIO_BASE + offset, size, value & (1 << 8 * size) - 1)
+                qemu.store(ARM.base + offset, size, value & (1 << 8 * size) - 1)
             else:
-                value = qemu.load(MMIO_BASE + offset, size)
+                value = qemu.load(ARM.base + offset, size)
                 # Ours tells a driver of more of its mistakes than QEMU does.
                 log.append((hex(offset), size, hex(value & ~NEEDS_RESET if register == STATUS else value)))
         return log
@@ -152,10 +163,7 @@ def test_registers_of_virtio_mmio_read_the_same_after_any_accesses(images, legac
 class ElbrusAsPc(Qtest):
     """Our Elbrus board, whose IDE function programs look for in the place that it has on a PC."""
 
-    def outl(self, port, value):
-        if port == 0xCF8 and value >> 8 & 0xFFFF == 1 << 3 | 1:
-            value += (3 << 3) - (1 << 3 | 1) << 8
-        super().outl(port, value)
+    outl = elbrus_outl
 
 
 def on_elbrus(script, tmp_path):

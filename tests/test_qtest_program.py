@@ -10,14 +10,23 @@ from pathlib import Path
 import pytest
 
 from e2kdisk.tools.main import main
+from tests import qtest_driver
+from tests.ata_driver import BUFFER, DRDY, DRQ, DSC, INTERRUPT, Ide, prds
 from tests.oracles import assert_clean, qemu_img
 from tests.qtest_client import LibQtest, Qtest
-from tests.qtest_driver import GIC, MMIO_BASE, MMIO_IRQ, QtestDriver
+from tests.qtest_driver import QtestDriver, elbrus_outl
 from tests.qtest_lab import Inside, our_program
 from tests.virtio_driver import DISCARD, GET_ID, IN, OK, OUT, RAM_BASE, WRITE_ZEROES, ranges
 from tests.virtio_links import MsixLink
 
+SLOT = qtest_driver.ARM
 ARM, RISCV, E2K = (f"qemu-system-{name}" for name in ("aarch64", "riscv64", "e2k"))
+
+
+class ElbrusAsPc(LibQtest):
+    """Our Elbrus board, whose IDE function the driver looks for at its place on a PC."""
+
+    outl = elbrus_outl
 
 
 def refused(capsys, *arguments):
@@ -50,7 +59,7 @@ def test_a_whole_session_as_test_programs_of_qemu_make_it(tmp_path, make_image, 
         assert driver.call(WRITE_ZEROES, data=ranges((200, 8, 0))).status == OK
         assert driver.call(DISCARD, data=ranges((0, 8, 0))).status == OK
         # The wire rises with each completion and falls when the driver acknowledges it.
-        assert qemu.raised == [MMIO_IRQ] * 6
+        assert qemu.raised == [SLOT.wire] * 6
         pending = driver.start(IN, 100, b"", 512)
         driver.kick()
         assert (driver.line(), driver.link.take_reasons(), driver.line()) == (True, 1, False)
@@ -71,6 +80,38 @@ def test_a_whole_session_as_test_programs_of_qemu_make_it(tmp_path, make_image, 
     assert_clean(image)
 
 
+def test_a_whole_session_with_ide_through_ports(tmp_path, make_image, qemu_io):
+    image = make_image("8M")
+    options = [
+        "-machine",
+        "elbrus",
+        "-m",
+        "64",
+        "-device",
+        "ide-hd,drive=d,bus=ide.0",
+        "-drive",
+        f"id=d,if=none,file={image}",
+    ]
+    with ElbrusAsPc(tmp_path, our_program(E2K), *options) as qemu:
+        qemu.intercept("ioapic")
+        ide = Ide(qemu)
+        ide.command(0xEC)  # IDENTIFY DEVICE
+        assert (qemu.raised, qemu.irq) == ([14], {14: True})
+        assert ide.status & DRQ and qemu.irq == {14: False}
+        words = ide.read_block()
+        assert int.from_bytes(words[120:124], "little") == (8 << 20) // 512
+        assert ide.pio_out(0x30, b"by ports".ljust(1024, b"."), 10) == DRDY | DSC
+        qemu.write(BUFFER, b"by bus master".ljust(4096, b"-"))
+        assert ide.dma(0xCA, 64, 8, prds((BUFFER, 4096)), to_memory=False) == (INTERRUPT, DRDY | DSC)
+        assert ide.call(0xE7) == DRDY | DSC  # FLUSH CACHE
+        assert qemu.raised == [14] * 5 and qemu.irq == {14: False}
+        assert ide.read_dma(10, 2)[:8] == b"by ports"
+        assert ide.pio_in(0x20, 64, 2).startswith(b"by bus master---")
+    assert qemu.process.returncode == 0
+    qemu_io(image, f"read -P {ord('.')} 5128 1016", f"read -P {ord('-')} 32781 4083", "read -P 0 36k 100k")
+    assert_clean(image)
+
+
 def test_messages_reach_memory_of_a_function_at_its_address(tmp_path, make_image):
     options = ["-M", "virt", "-device", "virtio-blk-pci,id=drv0,drive=drive0,addr=04.0"]
     options += ["-drive", f"if=none,id=drive0,file={make_image('1M')},format=qcow2"]
@@ -81,7 +122,7 @@ def test_messages_reach_memory_of_a_function_at_its_address(tmp_path, make_image
         assert driver.read(0, 1) == b"x" * 512
         assert qemu.raised == [3, 3]
         # A machine contains slots for virtio-mmio without a device, in which such programs look first.
-        assert [qemu.load(MMIO_BASE + offset, 4) for offset in (0, 4, 8)] == [0x7472_6976, 1, 0]
+        assert [qemu.load(SLOT.base + offset, 4) for offset in (0, 4, 8)] == [0x7472_6976, 1, 0]
 
 
 def test_changes_of_size_and_suppressed_interrupts_come_as_messages(tmp_path, make_image):
@@ -185,7 +226,7 @@ def test_wires_out_of_a_device_are_heard_by_its_path(make_image, name, paths):
     with Qtest("virt", *drive, "-device", f"virtio-blk-device,drive=d{name}", program=our_program()) as qemu:
         for path in paths:
             qemu.intercept(path, outputs=True)
-        assert qemu.ask(f"irq_intercept_in {GIC}") == "FAIL IRQ intercept already enabled"
+        assert qemu.ask(f"irq_intercept_in {SLOT.chip}") == "FAIL IRQ intercept already enabled"
         qemu.intercept = lambda path: None
         driver = QtestDriver(qemu, legacy=True)
         driver.init()
@@ -421,7 +462,7 @@ def test_every_way_to_describe_a_disk_opens_it(make_image, tmp_path):
         for device in ("virtio-blk-device,drive=n", '{"driver": "virtio-blk-device", "drive": "n"}'):
             options = ["-M", "virt", *describe, "-device", device, "-drive", f"if=none,file={other}"]
             with Inside(*options) as inside:
-                assert inside.ask(f"readq {MMIO_BASE + 0x100:#x}") == "OK 0x0000000000000800"
+                assert inside.ask(f"readq {SLOT.base + 0x100:#x}") == "OK 0x0000000000000800"
 
 
 def test_devices_fill_slots_as_qemu_fills_them():
@@ -510,7 +551,7 @@ def test_a_signal_ends_it_with_status_0_and_the_image_whole(tmp_path, make_image
         assert qemu.events[-1]["data"] == {"guest": False, "reason": "host-signal"}
         assert qemu.errors() == ""
     log = (tmp_path / "log").read_text().splitlines()
-    assert log[-1].endswith(f"IRQ lower {MMIO_IRQ}")
+    assert log[-1].endswith(f"IRQ lower {SLOT.wire}")
     assert_clean(image)
     assert qemu_img("convert", "-O", "raw", image, tmp_path / "raw") == ""
     assert (tmp_path / "raw").read_bytes()[:4096] == b"\x77" * 4096

@@ -16,7 +16,7 @@ Listener = Callable[[int, bool], None]
 CHIPS: dict[str, tuple[tuple[str, ...], int]] = {
     "elbrus": (("ioapic",), 0),
     "virt-arm64": (("gic", "unattached/device[1]"), gicv2.SPI),
-    "virt-riscv64": (("plic",), 0),
+    "virt-riscv64": (("plic", "unattached/device[2]"), 0),
 }
 """Board -> names of its interrupt controller (the second is QEMU 7.2's own), and its number of what QEMU calls 0."""
 
