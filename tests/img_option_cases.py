@@ -1,5 +1,7 @@
 """Every option of every sub-command, as the help of qemu-img 7.2 lists them, each in one command line."""
 
+# Command lines are as long as they are.
+# ruff: noqa: E501
 from collections.abc import Iterator
 
 OPTIONS = {
@@ -61,6 +63,67 @@ _OTHERS = {
 }  # fmt: skip
 """Where it has another meaning, or none anywhere else."""
 
+_TREES = r"""
+map --image-opts driver=qcow2,file.filename=over.q,backing.driver=qcow2,backing.file.filename=v2.q
+map --image-opts driver=qcow2,file.filename=over.q,backing.file.filename=v2.q
+map --image-opts driver=qcow2,file.filename=over.q,backing.driver=raw,backing.file.filename=disk.raw
+convert -O raw --image-opts driver=qcow2,file.filename=over.q,backing.driver=raw,backing.file.filename=disk.raw new
+convert -O raw json:{"driver":"qcow2","file":{"driver":"file","filename":"over.q"},"backing":null} new
+convert -O raw json:{"driver":"qcow2","file":{"driver":"file","filename":"over.q"},"backing":{"driver":"qcow2","file":{"driver":"file","filename":"v2.q"}}} new
+convert -O raw json:{"driver":"qcow2","file":{"driver":"file","filename":"over.q"},"backing":{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"top.q"}}} new
+convert -O raw json:{"driver":"qcow2","file":{"driver":"file","filename":"over.q"},"backing":{"driver":"null-co","size":4194304}} new
+convert -O raw --image-opts driver=qcow2,file.filename=over.q,backing.driver=qcow2,backing.file.filename=gone new
+convert -O raw --image-opts driver=qcow2,file.filename=over.q,backing.driver=foo,backing.file.filename=v2.q new
+convert -O raw --image-opts driver=qcow2,file.filename=over.q,backing.foo=1 new
+convert -O raw --image-opts driver=qcow2,file.filename=over.q,backing.driver=qcow2 new
+convert -O raw --image-opts driver=qcow2,file.filename=over.q,backing.lazy-refcounts=on,backing.driver=qcow2,backing.file.filename=base.q new
+compare --image-opts driver=qcow2,file.filename=over.q,backing.file.filename=base.q driver=qcow2,file.filename=over.q
+convert -O raw --image-opts driver=raw,file.filename=disk.raw,offset=4096,size=8192 new
+convert -O raw --image-opts driver=raw,offset=4096,file.filename=disk.raw new
+info --image-opts driver=raw,offset=4096,size=8192,file.filename=disk.raw
+info --image-opts driver=raw,offset=4097,size=8191,file.filename=disk.raw
+info --image-opts driver=raw,offset=40960000,file.filename=disk.raw
+info --image-opts driver=raw,size=4T,file.filename=disk.raw
+convert -t writeback -O qcow2 base.q new
+convert -t writethrough -O qcow2 base.q new
+convert -t directsync -O qcow2 base.q new
+convert -t none -T none -O qcow2 base.q new
+convert -t unsafe -T directsync -O qcow2 base.q new
+convert -O qcow2 --object secret,id=s,format=base64,data=cGFzcw== base.q new
+info --object secret,id=s,format=base64,data=*** base.q
+info --object secret,id=s,file=text base.q
+info --object secret,id=s,file=gone base.q
+info --object secret,id=s,data=x,file=text base.q
+info --object secret,id=s,format=foo,data=x base.q
+info --object secret,id=s,data=x --object secret,id=s,data=y base.q
+info --object secret,id=s,data=x,keyid=t base.q
+info --object {"qom-type":"secret","id":"s","data":"x"} base.q
+info --object secret,id=s,data=x,foo=1 base.q
+info --object secret,id=s,data=x,iv=AAAA base.q
+info --object secret,id=s base.q
+info --object secret,id=,data=x base.q
+info --object secret,id=9x,data=x base.q
+info --object secret base.q
+info --object foo base.q
+info --object foo,id=x base.q
+info --object % base.q
+info --object {"qom-type":"secret"} base.q
+info --object {"qom-type":"secret","id":"s"} base.q
+info --object {"qom-type":"secret","id":"s","data":5} base.q
+info --object secret,id=s,data=/w==,format=base64 base.q
+info --object secret,id=s,data=a*a,format=base64 base.q
+info --object secret,data=x base.q
+info --object id=s,data=x base.q
+info --object secret,id=s,file=. base.q
+info --object secret,id=s,data=eA==,format=base64 base.q
+info --object qom-type=secret,id=s,data=x base.q
+info --object secret,id=s,data=,format=raw base.q
+info --object secret,id=s,data=x,format=foo base.q
+info --object secret,id=s,data=x,format= base.q
+info --object secret,id=s,data=x --object secret,id=t,data=y base.q
+"""
+"""Values that are trees of their own: images with their backing files, windows, cache modes, secrets."""
+
 
 def cases() -> Iterator[tuple[str, ...]]:
     """A case for each."""
@@ -74,3 +137,4 @@ def cases() -> Iterator[tuple[str, ...]]:
                     for word in line.split()
                 )
             yield (f"{command} {option} {value or ''} {line}", "info --output=json base.q")
+    yield from ((line,) for line in _TREES.strip().splitlines())

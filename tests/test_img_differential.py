@@ -27,6 +27,7 @@ DIFFERENCES = {
     r"compression_type=zstd": "zstd is not built yet: one line says so, no file is made",
     r"data_file=": "external data files are not built yet: one line says so, no file is made",
     r"encrypt.format=luks": "LUKS is not built yet: one line says so, no file is made",
+    r"^info --image-opts driver=raw,offset=4096,size": "QEMU names it by its options, in the order of a hash table",
     r"^bench -d 0": "refused; qemu-img never ends",
     r"^convert -c -n -O qcow2 base.q big.q": "compressed clusters replace what is there; qemu-img: Input/output error",
     r"^(-V|--version|-h|--help|create --help)$": "our own name and help",

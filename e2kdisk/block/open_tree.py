@@ -174,7 +174,7 @@ class TreeOpener:
         backing: OpenOptions | None = None
         no_backing = False
         if name == "raw":
-            extras = self._window(taken, file)
+            extras = raw_window(taken, file)
         else:
             backing, no_backing = self._backing(taken, file)
             encrypt = taken.tree("encrypt")
@@ -195,21 +195,6 @@ class TreeOpener:
             extras=extras,
             identity=getattr(file, "identity", None),
         )
-
-    def _window(self, taken: Taken, file: Node) -> dict[str, Any]:
-        """Offset and size of raw; nothing for the whole file."""
-        offset, size = taken.size("offset"), taken.size("size")
-        if offset is None and size is None:
-            return {}
-        offset = offset or 0
-        if size is not None and size % 512:
-            raise UsageError("Specified size is not multiple of 512")
-        if size is not None and offset + size > file.size:
-            what = f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  actual size"
-            raise UsageError(f"{what} of the containing file ({file.size})")
-        if offset > file.size:
-            raise UsageError(f"Offset ({offset}) cannot be greater than size of the containing file ({file.size})")
-        return {"offset": offset} | ({} if size is None else {"size": size})
 
     def _backing(self, taken: Taken, file: Node) -> tuple[OpenOptions | None, bool]:
         tree = taken.any("backing", "")
@@ -262,6 +247,22 @@ class TreeOpener:
         if name is None or self.secret is None:
             raise UsageError("Parameter 'encrypt.key-secret' is required for cipher")
         return extras | {"key": self.secret(name)}
+
+
+def raw_window(taken: Taken, file: Node) -> dict[str, Any]:
+    """Take offset and size of raw; nothing for the whole file. Raises UsageError."""
+    offset, size = taken.size("offset"), taken.size("size")
+    if offset is None and size is None:
+        return {}
+    offset = offset or 0
+    if size is not None and size % 512:
+        raise UsageError("Specified size is not multiple of 512")
+    if size is not None and offset + size > file.size:
+        what = f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  actual size"
+        raise UsageError(f"{what} of the containing file ({file.size})")
+    if offset > file.size:
+        raise UsageError(f"Offset ({offset}) cannot be greater than size of the containing file ({file.size})")
+    return {"offset": offset} | ({} if size is None else {"size": size})
 
 
 def passes_discards(taken: Taken, default: bool = True) -> bool:

@@ -55,6 +55,7 @@ class OpenOptions:
         extras: Mapping[str, Any] | None = None,
         parent: OpenOptions | None = None,
         identity: tuple[int, int] | None = None,
+        backing_tree: Mapping[str, Any] | None = None,
     ) -> None:
         """Raises UsageError."""
         self.filename = filename
@@ -70,6 +71,8 @@ class OpenOptions:
         """Ignore the backing file that the image names: what the image does not hold reads as zeros."""
         self.backing = backing
         """A backing file to use instead of the one that the image names."""
+        self.backing_tree = backing_tree
+        """Options of the backing file as a tree (tree.py), for openers that know trees."""
         self.extras: Mapping[str, Any] = extras or {}
         """Options of the format, such as l2_cache_size; a format refuses those that it does not know."""
         self.parent = parent

@@ -61,6 +61,11 @@ class Secrets:
             known = ", ".join(self._secrets) or "none"
             raise UsageError(f"no secret with id {name!r}; known are {known}") from None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The ids of all."""
+        return frozenset(self._secrets)
+
     def parse(self, text: str) -> Secret:
         """Add a secret written "id=...,data=..." (with or without a first part "secret").
 

@@ -19,7 +19,7 @@ from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.block.raw import RawNode
 from e2kdisk.crypto.secret import Secrets
-from e2kdisk.errors import E2kDiskError, ImageError, MismatchError, UnsupportedFeature
+from e2kdisk.errors import E2kDiskError, ImageError, MismatchError, UnsupportedFeature, UsageError
 from e2kdisk.tools.img.errors import Failure, report, write_error
 from e2kdisk.tools.img.given import Given, warn_guessed
 from e2kdisk.tools.img.keyval import Tree
@@ -95,8 +95,10 @@ class ImageOpener(Opener):
             options = options.with_(format=driver, identity=identity, filename=file.name)
             if tree.get("backing", "") is None:
                 options = options.with_(no_backing=True)
-            elif "backing" in tree:
-                options = options.with_(extras={"backing": tree["backing"]})
+            elif isinstance(tree.get("backing"), dict):
+                options = options.with_(backing_tree=tree["backing"])
+            elif tree.get("backing"):
+                raise Reason(f"Cannot find device='{tree['backing']}' nor node-name='{tree['backing']}'")
             extras = self._extras(tree, format, file, options)
             node = await load_format(format).open(file, options.with_(extras=extras), self)
             self._warn_of_stale_bitmaps(node)
@@ -140,13 +142,20 @@ class ImageOpener(Opener):
 
     def _extras(self, tree: Tree, format: str, file: Node, options: OpenOptions) -> dict[str, Any]:
         extras: dict[str, Any] = dict(options.extras)
-        extras.pop("backing", None)
+        runtime = {key: value for key, value in tree.items() if key not in NODE_OPTIONS}
         if format == "raw":
-            return {name: int(tree[name]) for name in ("offset", "size") if name in tree}
+            if not runtime:
+                return {}
+            from e2kdisk.block.open_tree import raw_window
+            from e2kdisk.block.tree import Taken
+
+            taken = Taken("raw", runtime, kind="format")
+            window = raw_window(taken, file)
+            taken.finish()
+            return window
         encrypt = tree.get("encrypt")
         if isinstance(encrypt, dict) and "key-secret" in encrypt:
             extras["key"] = self.secrets[str(encrypt["key-secret"])].password
-        runtime = {key: value for key, value in tree.items() if key not in NODE_OPTIONS}
         if runtime:
             from e2kdisk.block.open_tree import passes_discards
             from e2kdisk.block.tree import Taken
@@ -193,11 +202,13 @@ class ImageOpener(Opener):
 
     async def open_backing(self, options: OpenOptions, stored_name: str, stored_format: str | None) -> Node | None:
         """Opener.open_backing, with QEMU's words."""
-        if options.no_backing or not stored_name:
+        if options.no_backing or not (stored_name or options.backing_tree):
             return None
-        child = options.with_(read_only=True, format=None, extras={}, parent=options, identity=None, no_backing=False)
+        child = options.with_(
+            read_only=True, format=None, extras={}, parent=options, identity=None, no_backing=False, backing_tree=None
+        )
         try:
-            tree = parse_name(stored_name, os.path.dirname(options.filename))
+            tree = _backing_tree(options, stored_name)
             if stored_format is not None:
                 tree.setdefault("driver", stored_format)
             self._check_loop(tree, child)
@@ -219,6 +230,18 @@ class ImageOpener(Opener):
             raise Reason(f"more than {self.policy.max_depth} images in the chain")
         if any(image.identity == (info.st_dev, info.st_ino) for image in chain):
             raise Reason(f"'{path}' creates an infinite loop in the backing chain")
+
+
+def _backing_tree(options: OpenOptions, stored_name: str) -> Tree:
+    """What the options say of the backing file; its name is the header's unless they give one. Raises Failure."""
+    given: Tree = dict(options.backing_tree or {})
+    if "file" in given:
+        return given
+    if given.get("driver") in ("null-co", "null-aio"):
+        raise Reason(f"The only allowed filename for this driver is '{given['driver']}://'")
+    if not stored_name:
+        raise Reason('A block device must be specified for "file"')
+    return parse_name(stored_name, os.path.dirname(options.filename)) | given
 
 
 def _unknown_driver(driver: object) -> Reason:
@@ -289,8 +312,15 @@ class Session:
         self.engine = AutoEngine(self.scheduler)
         self.secrets = Secrets()
         self.opener = ImageOpener(self.engine, self.secrets)
-        for text in given.values("object") if given is not None else ():
-            add_object(self.secrets, text)
+        objects = given.values("object") if given is not None else ()
+        if objects:
+            from e2kdisk.tools.secret_objects import add_object
+
+            for text in objects:
+                try:
+                    add_object(self.secrets, text)
+                except UsageError as error:
+                    raise Failure(str(error)) from None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end."""
@@ -359,25 +389,3 @@ class Session:
         for image in images:
             if image is not None:
                 self.run(image.node.close())
-
-
-def add_object(secrets: Secrets, text: str) -> None:
-    """Obey --object. Raises Failure."""
-    from e2kdisk.tools.img.keyval import pairs
-
-    options = dict(pairs(text, "qom-type"))
-    kind = options.pop("qom-type", None)
-    if kind != "secret":
-        raise Failure(
-            "Parameter 'qom-type' is missing"
-            if kind is None
-            else f"Parameter 'qom-type' does not accept value '{kind}'"
-        )
-    if "id" not in options:
-        raise Failure("Parameter 'id' is missing")
-    if "data" not in options and "file" not in options:
-        raise Failure("Either 'file' or 'data' must be provided")
-    try:
-        secrets.add(options)
-    except E2kDiskError as error:
-        raise Failure(str(error)) from None

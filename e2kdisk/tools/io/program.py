@@ -247,17 +247,13 @@ def _add_secret(session: object, text: str) -> None:
     from e2kdisk.crypto.secret import Secrets
     from e2kdisk.errors import UsageError
     from e2kdisk.tools.io.session import Mistake, Session
+    from e2kdisk.tools.secret_objects import add_object
 
     assert isinstance(session, Session)
-    kind, _, rest = text.partition(",")
-    if kind.removeprefix("qom-type=") != "secret":
-        raise Mistake(f"Parameter 'qom-type' does not accept value '{kind.removeprefix('qom-type=')}'")
     if session.secrets is None:
         session.secrets = Secrets()
-    if not any(part.startswith("id=") for part in rest.split(",")):
-        raise Mistake("Parameter 'id' is missing")
     try:
-        session.secrets.parse(rest)
+        add_object(session.secrets, text)
     except UsageError as error:
         raise Mistake(str(error)) from None
 
