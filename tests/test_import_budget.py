@@ -13,7 +13,7 @@ from e2kdisk.tools.main import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = {
     "img": "from e2kdisk.tools.img.main import script; script()",
-    "io": "from e2kdisk.tools.io.program import script; sys.exit(script())",
+    "io": "from e2kdisk.tools.io.program import script; script()",
     "e2kdisk": "from e2kdisk.tools.main import main; sys.exit(main())",
 }
 

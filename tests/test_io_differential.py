@@ -14,7 +14,7 @@ from tests.io_cases import Case
 ROOT = Path(__file__).resolve().parent.parent
 OURS = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = '/usr/bin/qemu-io'; "
-    "from e2kdisk.tools.io.program import script; sys.exit(script())"
+    "from e2kdisk.tools.io.program import script; script()"
 )
 
 ERRORS, OUTPUT, EVERYTHING = range(1, 4)

@@ -15,7 +15,7 @@ from e2kdisk.tools.io.values import ValueProblem, dump, human, parse_number, par
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[:2] = sys.argv[1:2]; "
-    "from e2kdisk.tools.io.program import script; sys.exit(script())"
+    "from e2kdisk.tools.io.program import script; script()"
 )
 
 

@@ -21,7 +21,7 @@ OURS = {
         "-I",
         "-c",
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = '{program}'; from {module} import script; "
-        "sys.exit(script())",
+        "script()",
     ]
     for program, module in (("qemu-io", "e2kdisk.tools.io.program"), ("qemu-img", "e2kdisk.tools.img.main"))
 }

@@ -9,6 +9,7 @@ import os
 import sys
 
 from e2kdisk.tools.img.errors import Failure, called_as, program_name, report, usage, write_error
+from e2kdisk.tools.short_run import begin, end
 from e2kdisk.tools.standard_output import install
 
 COMMANDS = (
@@ -33,9 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def script() -> None:
-    """Run as a script: leaves without what the interpreter does at its end, which costs as much as `info`."""
+    """Run as a script."""
     called_as(sys.argv[0])
-    calm_collector()
+    begin()
     if sys.argv[1:2] != ["info"]:  # over before anybody could interrupt it, and the import would be felt
         import signal
 
@@ -45,18 +46,7 @@ def script() -> None:
     status = main()
     if output is not None and output.complaint is not None:
         report(output.complaint)
-    try:
-        sys.stderr.flush()
-    except (OSError, ValueError):  # nobody listens
-        status = status or 1
-    os._exit(status)
-
-
-def calm_collector() -> None:
-    """Let the garbage collector run seldom: while modules are loaded it finds nothing, and takes 2 of 33 ms for it."""
-    import gc
-
-    gc.set_threshold(50_000, 20, 20)
+    end(status)
 
 
 def _status(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from e2kdisk.tools.io.getopt import OptionError, options
+from e2kdisk.tools.short_run import begin, end
 from e2kdisk.tools.standard_output import install
 
 SHORT = "hVc:d:f:rsnCmki:t:T:U"
@@ -89,21 +90,19 @@ class _Given:
         self.values: dict[str, str] = {}
 
 
-def script(arguments: Sequence[str] | None = None) -> int:
+def script() -> None:
     """The program e2kdisk-io, under whatever name it was called."""
+    begin()
     import signal
 
-    from e2kdisk.tools.img.main import calm_collector
-
-    calm_collector()
     # Ctrl-C ends it on the spot, as qemu-io; images are in order at any moment.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     output = install()
     program = os.path.basename(sys.argv[0]) or "e2kdisk-io"
-    status = _guarded(sys.argv[1:] if arguments is None else arguments, program)
+    status = _guarded(sys.argv[1:], program)
     if output is not None and output.complaint is not None and sys.stderr is not None:
         print(f"{program}: {output.complaint}", file=sys.stderr)
-    return status
+    end(status)
 
 
 def main(arguments: Sequence[str]) -> int:
