@@ -93,6 +93,9 @@ class Driver:
     transport: ClassVar[str] = "mmio"
     """What a driver is made for that does not say; a test file changes it to run over every transport."""
 
+    ram_base: int = RAM_BASE
+    """Address of the guest's memory."""
+
     def __init__(
         self,
         disk: Disk,
@@ -196,7 +199,7 @@ class Driver:
     def _init_queue(self) -> None:
         largest = self.link.queue_size()
         self.size = size = self._size or largest
-        self.desc = RAM_BASE + self._page_size
+        self.desc = self.ram_base + self._page_size
         self.avail = self.desc + 16 * size
         self.used_ring = (self.avail + 6 + 2 * size + self._align - 1) & -self._align
         self._arena = self.used_ring + 8 * size + 6
@@ -213,12 +216,12 @@ class Driver:
     # -- guest memory -----------------------------------------------------------------------------
 
     def poke(self, address: int, data: bytes) -> None:
-        start = address - RAM_BASE
+        start = address - self.ram_base
         assert start >= 0 and start + len(data) <= len(self.ram)
         self.ram[start : start + len(data)] = data
 
     def peek(self, address: int, length: int) -> bytes:
-        start = address - RAM_BASE
+        start = address - self.ram_base
         return bytes(self.ram[start : start + length])
 
     def peek16(self, address: int) -> int:
@@ -232,7 +235,7 @@ class Driver:
         """Room for a buffer; all of it is free again when nothing is in flight."""
         address = self._next_free
         self._next_free += length
-        assert self._next_free <= RAM_BASE + self.ram_size, "the test's guest has no memory left"
+        assert self._next_free <= self.ram_base + self.ram_size, "the test's guest has no memory left"
         return address
 
     # -- rings ------------------------------------------------------------------------------------

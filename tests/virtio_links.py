@@ -66,9 +66,9 @@ class Link:
 class MmioLink(Link):
     """VIRTIO 1.2 4.2."""
 
-    def __init__(self, device: VirtioBlk, *, legacy: bool) -> None:
-        self.legacy = legacy
-        self.controller = VirtioMmio(device, legacy=legacy)
+    def __init__(self, controller: VirtioMmio) -> None:
+        self.legacy = controller.legacy
+        self.controller = controller
 
     def get(self, offset: int) -> int:
         return self.controller.read(offset, 4)
@@ -157,13 +157,14 @@ class Host:
 
 
 class OurHost(Host):
-    """On our bus."""
+    """On our bus: one of its own, or a board's."""
 
-    def __init__(self) -> None:
-        super().__init__(0xE000_0000)
-        self.bus = PciBus(memory=(0x8000_0000, 0x7EC0_0000))
+    def __init__(self, bus: PciBus | None = None, memory: int = 0xE000_0000) -> None:
+        super().__init__(memory)
+        self.bus = bus or PciBus(memory=(0x8000_0000, 0x7EC0_0000))
         self.messages: list[tuple[int, int]] = []
-        self.bus.on_message = lambda address, data: self.messages.append((address, data))
+        if bus is None:
+            self.bus.on_message = lambda address, data: self.messages.append((address, data))
 
     def config_read(self, devfn: int, offset: int, size: int) -> int:
         return self.bus.config_read(0, devfn, offset, size)
@@ -406,7 +407,8 @@ class PciLegacyLink(PciLink):
 
     @property
     def _config_at(self) -> int:
-        return 24 if self.function.get(self.msix.at + 2, 2) & 0x8000 else 20
+        at = dict(self.function.capabilities()).get(0x11)  # there is none without vectors
+        return 24 if at is not None and self.function.get(at + 2, 2) & 0x8000 else 20
 
     def status(self) -> int:
         return self.get(0x12, 1)
@@ -449,8 +451,8 @@ class PciLegacyLink(PciLink):
 
 def plug_mmio(device: VirtioBlk, *, legacy: bool) -> tuple[VirtioMmio, MmioLink]:
     """A device over MMIO, and a driver's way to it."""
-    link = MmioLink(device, legacy=legacy)
-    return link.controller, link
+    controller = VirtioMmio(device, legacy=legacy)
+    return controller, MmioLink(controller)
 
 
 def plug_pci(device: VirtioBlk, *, legacy: bool) -> tuple[VirtioPci, PciLink]:

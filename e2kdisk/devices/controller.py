@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.disk import Disk
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.memory import GuestMemory
 
@@ -49,6 +50,11 @@ class Controller(RegisterDevice, Protocol):
     @property
     def scheduler(self) -> Scheduler:
         """Where its requests run."""
+        ...
+
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """What it drives, by place: what the trace calls drive where there can be several."""
         ...
 
     def connect(self, memory: GuestMemory, irq: IrqLine) -> None:

@@ -47,7 +47,7 @@ class FlushIsDurable(Monitor):
         drive = self.rig.drive_of(event)
         if drive is None:
             return
-        kind, key = str(event.fields["type"]), (event.source, event.fields.get("head"))
+        kind, key = str(event.fields["type"]), (event.source, event.fields.get("head", event.fields.get("drive")))
         if event.kind == "submit":
             if "FLUSH" in kind:
                 self._begun[key] = drive.volume.completed, drive.witness.completed()
@@ -81,7 +81,7 @@ class NothingAfterReset(Monitor):
 
     def event(self, event: Event) -> None:
         """Monitor.event."""
-        if event.kind == "reset":
+        if event.kind == "reset" and "drives" not in event.fields:
             self._silent.add(event.source)
         elif event.source in self._silent:
             if event.kind == "submit":
@@ -131,4 +131,53 @@ class UsedOnce(Monitor):
                     del self._open[key]
 
 
-MONITORS: tuple[type[Monitor], ...] = (FlushIsDurable, NothingAfterReset, UsedOnce)
+class AnsweredOnce(Monitor):
+    """An ATA drive ends each command once, with its data in memory, and none that a reset has ended before."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig)
+        self._open: dict[tuple[str, object], object] = {}
+        """Drives that have a command, and the number of the request."""
+        self._moved: dict[object, int] = {}
+        """Bytes of each of these that are in guest memory."""
+        self._sources: set[str] = set()
+        """Controllers of such drives."""
+
+    def event(self, event: Event) -> None:
+        """Monitor.event."""
+        fields = event.fields
+        match event.kind:
+            case "submit" if "drive" in fields:
+                key = event.source, fields["drive"]
+                if key in self._open:
+                    self.broken(f"{event.source}: drive {key[1]} took a command before the last one had ended")
+                self._sources.add(event.source)
+                self._open[key] = fields["request"]
+                self._moved[fields["request"]] = 0
+            case "dma" if fields["direction"] == "to guest" and event.source in self._sources:
+                if fields["request"] not in self._moved:
+                    self.broken(f"{event.source}: wrote guest memory for no command")
+                else:
+                    length = fields["length"]
+                    assert isinstance(length, int)
+                    self._moved[fields["request"]] += length
+            case "request" if "drive" in fields:
+                self._ends(event)
+            case "reset" if "drives" in fields:
+                drives = fields["drives"]
+                assert isinstance(drives, tuple)
+                for place in drives:
+                    self._moved.pop(self._open.pop((event.source, place), None), None)
+
+    def _ends(self, event: Event) -> None:
+        key = event.source, event.fields["drive"]
+        if key not in self._open:
+            self.broken(f"{event.source}: drive {key[1]} ended a command that it did not have")
+            return
+        moved = self._moved.pop(self._open.pop(key))
+        kind, length = str(event.fields["type"]), event.fields["bytes"]
+        if kind.startswith("READ DMA") and not event.fields["status"] and moved != length:
+            self.broken(f"{event.source}: drive {key[1]} ended a read of {length} bytes with {moved} of them in memory")
+
+
+MONITORS: tuple[type[Monitor], ...] = (FlushIsDurable, NothingAfterReset, UsedOnce, AnsweredOnce)

@@ -7,7 +7,7 @@ back to any point inside a run, with its requests in flight, in another process 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from e2kdisk.lab.rules import PLAIN, Rules
 from e2kdisk.lab.volume import Traffic, VolumeNode
 from e2kdisk.lab.wires import LabWiring
 from e2kdisk.lab.witness import WitnessNode
+from e2kdisk.machine.boards.board import Placed
 from e2kdisk.machine.state import MachineState
 
 MOST_ERRORS = 100
@@ -84,9 +85,13 @@ class Rig:
         *,
         ram: int = 64 << 20,
         format: str | None = None,
+        plug: Callable[[Sequence[Disk]], Iterable[Placed]] | None = None,
         **machine: Any,
     ) -> None:
-        """Build it; images are read once and never written. Further arguments are Machine's."""
+        """Build it; images are read once and never written. Further arguments are Machine's.
+
+        The board puts controllers in front of the disks, unless `plug` makes others of them.
+        """
         self.events = EventStream()
         self.scheduler = FollowingScheduler(VirtualClock(), self.events)
         self.decisions = Decisions(Natural())
@@ -101,11 +106,12 @@ class Rig:
         self.traffic.on_cut = self._cut
         self._opener = Opener(AutoEngine(self.scheduler), OpenPolicy.permissive())
         self.drives = [self._make_drive(number, os.fspath(path), format) for number, path in enumerate(images)]
+        disks = [drive.disk for drive in self.drives]
         self.machine = LimitedMachine(
             board,
             bios=bios,
             ram=ram,
-            drives=[drive.disk for drive in self.drives],
+            **({"drives": disks} if plug is None else {"controllers": plug(disks)}),
             trace=self.events,
             scheduler=self.scheduler,
             wiring=LabWiring(self),
@@ -114,9 +120,11 @@ class Rig:
         # The disassembly of each access would cost more than the run; where it was made is enough for the hash.
         self.machine.board.bus.where = lambda: {"pc": self.machine.cpu.pc}
         self.events.on_polling = self._skip_waiting
-        self._names = {
-            controller.name: drive
-            for controller, drive in zip(self.machine.board.controllers, self.drives, strict=True)
+        named = {id(drive.disk): drive for drive in self.drives}
+        self._behind = {
+            (controller.name, place): named[id(disk)]
+            for controller in self.machine.board.controllers
+            for place, disk in controller.disks.items()
         }
         self.base: Base
 
@@ -139,7 +147,8 @@ class Rig:
 
     def drive_of(self, event: Event) -> Drive | None:
         """The drive behind the controller that an event comes from."""
-        return self._names.get(event.source)
+        place = event.fields.get("drive", 0)
+        return self._behind.get((event.source, place)) if isinstance(place, int) else None
 
     # -- base -------------------------------------------------------------------------------------
 

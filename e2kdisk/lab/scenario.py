@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,5 +113,7 @@ def _load_file(path: str) -> ModuleType:
     if spec is None or spec.loader is None or not os.path.isfile(path):
         raise UsageError(f"scenario file {path}: is not there")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up, and so does pickle in another process.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module

@@ -86,7 +86,7 @@ class LabMemory:
 
     def report(self, kind: str, **fields: object) -> None:
         """Put a change of guest memory into the stream."""
-        self._rig.events.event(self._source, kind, **fields)
+        self._rig.events.event(self._source, kind, **fields, request=self._rig.events.current)
 
     def source(self, address: int, length: int) -> memoryview | None:
         """GuestMemory.source."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from e2kdisk.block.disk import Disk
 from e2kdisk.devices.ata import state
 from e2kdisk.devices.ata.device import AtaDevice
 from e2kdisk.devices.ata.dma import DmaTransport
@@ -119,6 +120,7 @@ class AtaChannel:
     def reset(self) -> None:
         """The board's reset line: drain what is in flight, then the power-on state."""
         self.cancel()
+        self._report_reset()
         self.device_control = 0
         for drive in self.present:
             drive.reset(power_on=True)
@@ -211,11 +213,17 @@ class AtaChannel:
             for drive in self.present:
                 drive.cancel()
                 drive.status = BSY  # until SRST is cleared
+            self._report_reset()
         elif before & SRST and not value & SRST:
             for drive in self.present:
                 drive.reset()
             self._select(0)
         self._update()
+
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """Its disks, by their places in the controller."""
+        return {drive.place: drive.disk for drive in self.present}
 
     # -- for the drives ---------------------------------------------------------------------------
 
@@ -242,6 +250,11 @@ class AtaChannel:
         if self.trace is not None:
             fields = {} if drive is None else {"drive": drive}
             self.trace.event(self.name, "guest-error", what=str(mistake), **fields)
+
+    def _report_reset(self) -> None:
+        """Put the end of all that the drives had to do into the trace."""
+        if self.trace is not None and self.present:
+            self.trace.event(self.name, "reset", drives=tuple(drive.place for drive in self.present))
 
     # -- for the transport ------------------------------------------------------------------------
 

@@ -101,6 +101,8 @@ class AtaDevice:
         if command is None or not command.kinds & self.kind:
             self.report(GuestError(AtaMistake.COMMAND, opcode))
             self.command = COMMANDS[0x00]
+            if self.channel.trace is not None:
+                self._trace("submit")
             self.complete(ABRT)
             return
         self.status = BSY | DRDY

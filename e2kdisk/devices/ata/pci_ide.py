@@ -179,6 +179,11 @@ class PciIde(PciFunction):
         for channel in self.channels:
             channel.trace = trace
 
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """Controller.disks."""
+        return self.channels[0].disks | self.channels[1].disks
+
     def connect(self, memory: GuestMemory, irq: IrqLine) -> None:
         """PciFunction.connect: irq is the wire of INTA, for channels in native mode."""
         super().connect(memory, irq)

@@ -48,6 +48,11 @@ class AtaPlatform:
     def trace(self, trace: Trace | None) -> None:
         self.channel.trace = trace
 
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """Controller.disks."""
+        return self.channel.disks
+
     def connect(self, memory: GuestMemory, irq: IrqLine) -> None:
         """Controller.connect."""
         self.channel.connect(memory, irq)

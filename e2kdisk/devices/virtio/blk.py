@@ -48,6 +48,11 @@ class VirtioBlk(VirtioDevice):
         self._config = CONFIG.image(self)
         disk.on_resize.append(self._resized)
 
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """VirtioDevice.disks."""
+        return {0: self.disk}
+
     # -- requests ---------------------------------------------------------------------------------
 
     def handle(self, queue: SplitQueue, chain: Chain) -> GuestError | None:

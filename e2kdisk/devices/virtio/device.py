@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.disk import Disk
 from e2kdisk.devices.controller import Trace
 from e2kdisk.devices.guest_error import GuestError, Mistake
 from e2kdisk.devices.memory import GuestMemory
@@ -304,6 +305,11 @@ class VirtioDevice:
                 self._go_on_later(queue)
 
     # -- what a device is -------------------------------------------------------------------------
+
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """Controller.disks; of a device that is no disk, none."""
+        return {}
 
     def offer(self) -> int:
         """The features that this device has, of every era."""

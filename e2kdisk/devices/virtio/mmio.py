@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.disk import Disk
 from e2kdisk.devices.controller import Trace
 from e2kdisk.devices.irq import IrqLine
 from e2kdisk.devices.memory import GuestMemory
@@ -41,6 +42,11 @@ class VirtioMmio(MmioRegisters):
     def scheduler(self) -> Scheduler:
         """The device's."""
         return self.device.scheduler
+
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """Controller.disks."""
+        return self.device.disks
 
     @property
     def trace(self) -> Trace | None:

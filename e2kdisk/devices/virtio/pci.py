@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from e2kdisk.aio.scheduler import Scheduler
+from e2kdisk.block.disk import Disk
 from e2kdisk.devices.controller import RegisterDevice, Trace
 from e2kdisk.devices.guest_error import GuestError
 from e2kdisk.devices.irq import IrqLine
@@ -92,6 +93,11 @@ class VirtioPci(PciFunction):
     def scheduler(self) -> Scheduler:
         """The device's."""
         return self.device.scheduler
+
+    @property
+    def disks(self) -> dict[int, Disk]:
+        """Controller.disks."""
+        return self.device.disks
 
     @property
     def trace(self) -> Trace | None:
