@@ -5,7 +5,7 @@ import json
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e2kdisk.exports.qtest.command_line import OPTIONS
@@ -48,16 +48,29 @@ def boards():
         machine.emulator.close()
 
 
-@pytest.mark.parametrize("board", BOARDS)
-@given(lines=st.lists(lines, max_size=10))
-def test_each_line_has_one_answer(boards, board, lines):
-    inside = boards[board]
+def check(inside, lines):
+    """Each line must have one answer, and the next one must be heard."""
     for line in lines:
         said = inside.say(line.encode("utf-8", "surrogateescape") + b"\n").decode("utf-8", "surrogateescape")
         said = [answer for answer in said.split("\n")[:-1] if not answer.startswith("IRQ ")]
         assert len(said) == 1, line
         assert said[0].split(" ")[0] in ("OK", "ERR", "FAIL")
     assert inside.ask("endianness") == "OK little"
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@settings(max_examples=40)
+@given(lines=st.lists(lines, max_size=10))
+def test_each_line_has_one_answer(boards, board, lines):
+    check(boards[board], lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+@settings(max_examples=1000)
+@given(lines=st.lists(lines, max_size=30))
+def test_each_of_many_lines_has_one_answer(boards, board, lines):
+    check(boards[board], lines)
 
 
 @given(data=st.lists(st.binary(max_size=60) | st.sampled_from([b"\n", b"readb 0\n", b"\xff\n"]), max_size=10))
@@ -87,6 +100,7 @@ messages = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=60)
 @given(messages=st.lists(messages | values, max_size=6))
 def test_each_message_has_one_answer(messages):
     with Inside("-machine", "none") as inside:
@@ -145,6 +159,7 @@ options = st.sampled_from(sorted(set(OPTIONS) - set(NOT_HERE))).flatmap(
 )
 
 
+@settings(max_examples=60)
 @given(chosen=st.lists(options, max_size=6))
 def test_any_command_line_works_or_is_refused_in_one_line(chosen):
     words = ["-qtest-log", "none", *(word for option in chosen for word in option), "-M", "virt-arm64"]
