@@ -45,6 +45,7 @@ ORACLES = {
         Oracle("e2fsprogs", programs=("mke2fs", "debugfs", "e2fsck")),
         Oracle("dosfstools", programs=("mkfs.fat", "fsck.fat")),
         Oracle("mtools", programs=("mcopy", "mdir")),
+        Oracle("chromium", programs=("chromium",)),
         Oracle("fdisk", programs=("sfdisk",)),
         Oracle("qemu-system-arm", programs=("qemu-system-aarch64",)),
         Oracle("qemu-system-misc", programs=("qemu-system-riscv64",)),

@@ -1,5 +1,6 @@
 """The pytest plug-in in a stranger's project: fixtures, options, and a report that says how to make it happen again."""
 
+import html
 import os
 import re
 import shlex
@@ -137,6 +138,9 @@ def test_a_run_that_breaks_a_contract_is_written_replayed_and_shrunk(project, tm
     shutil.copy(options[0].removeprefix("--e2k-replay="), file)
     replay = [f"--e2k-replay={file}", options[1]]
     assert options[1] == "test_it.py::test_breaks[replay]"
+    page = Path(re.search(r"report: (\S+\.html)", first.stdout)[1])
+    assert page.parent == Path(options[0].removeprefix("--e2k-replay=")).parent
+    assert shlex.join(options) in html.unescape(page.read_text())
     decisions = re.search(r"(\d+ decisions, \d+ of them)", first.stdout)[1]
     again = project(BREAKS, *replay)
     assert outcomes(again) == {"failed": 1}

@@ -11,6 +11,7 @@ from e2kdisk.block.node import Node
 from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
+from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import E2kDiskError
 from e2kdisk.lab.decisions import Decisions, Natural
 from e2kdisk.lab.pages import Pages
@@ -50,12 +51,24 @@ class Content:
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the disk."""
+        buffer = bytearray(length)
+        self.scheduler.run(self._disk().read(offset, [memoryview(buffer)]))
+        return bytes(buffer)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        return self._disk().size
+
+    def status(self, offset: int, length: int) -> BlockStatus:
+        """What the disk is made of from an offset."""
+        return self.scheduler.run(self._disk().status(offset, length))
+
+    def _disk(self) -> Node:
         if self._node is None:
             opener = Opener(AutoEngine(self.scheduler), OpenPolicy.permissive())
             self._node = self.scheduler.run(opener.open_format(self.file, self.options))
-        buffer = bytearray(length)
-        self.scheduler.run(self._node.read(offset, [memoryview(buffer)]))
-        return bytes(buffer)
+        return self._node
 
 
 def complaints(rig: Rig, found: list[Pages]) -> list[str]:

@@ -49,6 +49,12 @@ class Pages:
                 digest.update(number.to_bytes(8, "little") + page)
         return digest.digest()
 
+    def differences(self, other: Pages) -> Iterator[tuple[int, int]]:
+        """Begin and end, in bytes, of the pages that differ from those of another copy over the same base."""
+        for number in sorted(self._pages.keys() | other._pages.keys()):
+            if self._page(number) != other._page(number):
+                yield number * PAGE, (number + 1) * PAGE
+
     def _base_page(self, number: int) -> bytes:
         page = bytes(self._base[number * PAGE : (number + 1) * PAGE])
         return page + _ZEROS[len(page) :]

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,8 @@ from typing import ClassVar
 from e2kdisk.errors import UsageError
 from e2kdisk.lab.aftermath import complaints, complaints_at_end
 from e2kdisk.lab.decisions import Source
+from e2kdisk.lab.events import Event, Listener
+from e2kdisk.lab.pages import Pages
 from e2kdisk.lab.rig import Rig, Run
 from e2kdisk.lab.rules import PLAIN, TIMING, Rules
 
@@ -32,6 +34,8 @@ class Scenario:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._alive: set[bytes] | None = None
+        self.found: list[Pages] = []
+        """What the last run, or its power cut, has left of each file."""
         self.rig = self.build()
         self.rig.set_base()
 
@@ -50,13 +54,19 @@ class Scenario:
 
     # -- runs -------------------------------------------------------------------------------------
 
-    def run(self, source: Source, rules: Rules = PLAIN, **options: object) -> Run:
-        """One run, and after a power cut what comes after it."""
-        run = self.rig.run(self.act, source, rules, **options)  # type: ignore[arg-type]
+    def run(self, source: Source, rules: Rules = PLAIN, *, listeners: Sequence[Listener] = ()) -> Run:
+        """One run, and after a power cut what comes after it; listeners hear of all violations."""
+        run = self.rig.run(self.act, source, rules, listeners=listeners)
+        heard, ns = len(run.violations), self.rig.events.now_ns()
         if run.cut:
             self._after_cut(run)
-        elif not run.violations:
-            run.violations += complaints_at_end(self.rig)
+        else:
+            if not run.violations:
+                run.violations += complaints_at_end(self.rig)
+            self.found = [drive.volume.content for drive in self.rig.drives]
+        for what in run.violations[heard:]:
+            for listener in listeners:
+                listener(Event(ns, "lab", "violation", {"what": what}))
         return run
 
     @contextmanager
@@ -70,7 +80,7 @@ class Scenario:
 
     def _after_cut(self, run: Run) -> None:
         rig = self.rig
-        found = [drive.volume.after_cut() for drive in rig.drives]
+        found = self.found = [drive.volume.after_cut() for drive in rig.drives]
         run.left = b"".join(pages.digest() for pages in found)
         run.violations += complaints(rig, found)
         if not run.violations and (self._alive is None or run.left not in self._alive):

@@ -99,7 +99,7 @@ class Schedule:
             if self._manner.shrinks:
                 run = shrink(scenario, self.rules, run)
             raise AssertionError(
-                self._report(run, Record(name_of(kind), self.rules, run.decisions, run.hash, [], seed))
+                self._report(scenario, run, Record(name_of(kind), self.rules, run.decisions, run.hash, [], seed))
             )
         return run
 
@@ -111,8 +111,18 @@ class Schedule:
         # Not strict: a run that failed is kept as a test, and the code has been changed so that it no longer does.
         return Replay(record.decisions, strict=False)
 
-    def _report(self, run: Run, record: Record) -> str:
-        record.violations = run.violations
+    def _write_page(self, scenario: Scenario, record: Record, page: Path, command: str) -> list[str]:
+        """The page about a failed run; that it cannot be made must not hide the failure."""
+        from e2kdisk.lab.report.write import write_report
+
+        try:
+            write_report(page, scenario, record, command)
+        except Exception as error:  # the code that is tested here is broken: anything may come out of it
+            return [f"report: cannot be made ({type(error).__name__}: {error})"]
+        return [f"report: {page}"]
+
+    def _report(self, scenario: Scenario, run: Run, record: Record) -> str:
+        record.violations = list(run.violations)
         file = self._directory / f"failure-{len(self.runs)}.json"
         record.save(file)
         chosen = unnatural(run.decisions)
@@ -120,6 +130,7 @@ class Schedule:
         lines += [f"  {at:4} {run.decisions[at]}" for at in chosen[:SHOWN_DECISIONS]]
         if len(chosen) > SHOWN_DECISIONS:
             lines.append(f"  ... and {len(chosen) - SHOWN_DECISIONS} more")
+        lines += self._write_page(scenario, record, file.with_suffix(".html"), self._rerun(str(file)))
         lines.append(f"replay: {self._rerun(str(file))}")
         lines.append(f"shrink: e2kdisk lab shrink {shlex.quote(str(file))}")
         return "\n".join(lines)

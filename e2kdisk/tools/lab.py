@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.arguments import Parser, count
 
 if TYPE_CHECKING:
+    from e2kdisk.lab.events import Listener
     from e2kdisk.lab.explore import Found
     from e2kdisk.lab.record import Record
     from e2kdisk.lab.rig import Run
@@ -38,6 +41,12 @@ exit status:
   2  a contract was broken: the report says which, and the file has the run
 """
 BROKEN = 2
+REPORTS = {
+    "run": "write a page about it to FILE.html",
+    "replay": "write a page about it to FILE.html",
+    "shrink": "write a page about the short run to FILE.html",
+    "explore": "write a page about the first failure to FILE.html",
+}
 
 
 def parser() -> Parser:
@@ -60,9 +69,15 @@ def parser() -> Parser:
         "--cuts", type=count("--cuts"), metavar="N", help="cut the power at every write and flush, N endings each"
     )
     explore.add_argument("--jobs", type=count("--jobs"), default=1, metavar="N", help="processes (default 1)")
-    for name, what in (("replay", "make a recorded run again"), ("shrink", "find the shortest run that still fails")):
-        action = actions.add_parser(name, help=what)
+    replay = actions.add_parser("replay", help="make a recorded run again")
+    shrink = actions.add_parser("shrink", help="find the shortest run that still fails")
+    for action in (replay, shrink):
         action.add_argument("file", metavar="FILE")
+    for action in (run, replay):
+        action.add_argument("--timeline", metavar="FILE", help="write its events: .txt, .jsonl or .json (Perfetto)")
+        action.add_argument("--timeline-format", choices=("text", "jsonl", "perfetto"), help="instead of by the name")
+    for action in (run, replay, shrink, explore):
+        action.add_argument("--report", metavar="FILE", help=REPORTS[action.prog.rpartition(" ")[2]])
     return parser
 
 
@@ -109,11 +124,17 @@ def _run(given: argparse.Namespace) -> int:
     from e2kdisk.lab.record import Record
 
     rules = _rules(given)
-    run = local_scenario(given.scenario).run(Seeded(given.seed), rules)
+    with _timeline(given) as listeners:
+        run = local_scenario(given.scenario).run(Seeded(given.seed), rules, listeners=listeners)
     _report(run)
+    record = Record(given.scenario, rules, run.decisions, run.hash, run.violations, given.seed)
     if run.failed or given.record:
-        Record(given.scenario, rules, run.decisions, run.hash, run.violations, given.seed).save(given.output)
+        record.save(given.output)
         print(f"the run is in {given.output}: e2kdisk lab replay {given.output}")
+        command = ["replay", given.output]
+    else:
+        command = ["run", given.scenario, f"--seed={given.seed}"] + ([f"--rules={given.rules}"] if given.rules else [])
+    _write_report(given, record, command)
     return BROKEN if run.failed else 0
 
 
@@ -123,8 +144,11 @@ def _replay(given: argparse.Namespace) -> int:
     from e2kdisk.lab.record import Record
 
     record = Record.load(given.file)
-    run = local_scenario(record.scenario).run(Replay(record.decisions), record.rules)
+    with _timeline(given) as listeners:
+        run = local_scenario(record.scenario).run(Replay(record.decisions), record.rules, listeners=listeners)
     _report(run)
+    record.violations = run.violations
+    _write_report(given, record, ["replay", given.file])
     if run.hash != record.hash:
         raise UsageError(
             f"{given.file}: the run is not the recorded one (hash {run.hash} instead of {record.hash}): "
@@ -148,8 +172,10 @@ def _shrink(given: argparse.Namespace) -> int:
     line = _Line()
     best = shrink(scenario, record.rules, run, lambda runs, left: line.show(f"{runs} runs, {left} decisions left"))
     line.end()
-    Record(record.scenario, record.rules, best.decisions, best.hash, best.violations, record.seed).save(given.file)
+    short = Record(record.scenario, record.rules, best.decisions, best.hash, best.violations, record.seed)
+    short.save(given.file)
     _report(best)
+    _write_report(given, short, ["replay", given.file])
     print(f"{before} decisions became {len(unnatural(best.decisions))}; the shorter run is in {given.file}")
     return BROKEN
 
@@ -189,6 +215,7 @@ def _explore(given: argparse.Namespace) -> int:
         print(f"the power was cut at {found.places} places, which left {len(found.contents)} different contents")
     if not found.failures:
         return 0
+    _write_report(given, found.failures[0], ["replay", given.output])
     return _report_failure(found.failures[0], given.output)
 
 
@@ -199,6 +226,35 @@ def _report_failure(record: Record, output: str) -> int:
     seed = "" if record.seed is None else f" (seed {record.seed})"
     print(f"the run{seed} is in {output}: e2kdisk lab shrink {output}")
     return BROKEN
+
+
+@contextmanager
+def _timeline(given: argparse.Namespace) -> Iterator[list[Listener]]:
+    """The listeners of a run that write its timeline, if one is asked for."""
+    if given.timeline is None:
+        if given.timeline_format is not None:
+            raise UsageError("--timeline-format says how to write the file of --timeline, which is missing")
+        yield []
+        return
+    from e2kdisk.lab.timeline import format_of, make_timeline
+
+    format = given.timeline_format or format_of(given.timeline)
+    with open(given.timeline, "w", encoding="utf-8") as file:
+        timeline = make_timeline(file, format)
+        yield [timeline.event]
+        timeline.finish()
+    print(f"the timeline is in {given.timeline}")
+
+
+def _write_report(given: argparse.Namespace, record: Record, command: list[str]) -> None:
+    """Write the page about a run, if one is asked for; command makes the run again."""
+    if given.report is None:
+        return
+    from e2kdisk.lab.explore import local_scenario
+    from e2kdisk.lab.report.write import write_report
+
+    write_report(given.report, local_scenario(record.scenario), record, shlex.join(["e2kdisk", "lab", *command]))
+    print(f"the report is in {given.report}")
 
 
 def _report(run: Run) -> None:
