@@ -159,6 +159,24 @@ json:{"driver":"qcow2","file.filename":"disk.qcow2"}; json:[]; json:{"driver":"f
 json:{"driver":"raw","size":512,"file":{"driver":"file","filename":"other.raw"}}
 json:{"driver":"raw","foo":512,"file":{"driver":"file","filename":"other.raw"}}
 json:{"driver":"null-co","size":1024}; json:{"driver":"raw","file":{"driver":"null-co","size":65536}}
+-o backing.driver=qcow2,backing.file.filename=v2.qcow2 over.qcow2; -o backing.lazy-refcounts=on over.qcow2
+-o backing.l2-cache-size=64k over.qcow2
+-o backing.driver=qcow2,backing.overlap-check=all,backing.file.filename=base.qcow2 over.qcow2
+-o backing.driver=qcow2,backing.file.driver=blkdebug,backing.file.image.filename=base.qcow2 over.qcow2
+-o backing.driver=null-co over.qcow2; -o backing.driver=qcow2 over.qcow2
+-o backing.driver=raw,backing.offset=0,backing.size=64k,backing.file.filename=copy.raw over.qcow2
+-o backing.driver=raw,backing.size=64k over.qcow2; -o backing.driver=foo,backing.file.filename=copy.raw over.qcow2
+-o backing.driver=qcow2,backing.foo=1,backing.file.filename=base.qcow2 over.qcow2
+-o backing.driver=qcow2,backing.file.foo=1,backing.file.filename=base.qcow2 over.qcow2
+-o backing.read-only=off over.qcow2; -o backing.file.locking=off,backing.file.filename=base.qcow2 over.qcow2
+-o backing.file.locking=off over.qcow2
+-o backing.driver=qcow2,backing.encrypt.key-secret=x,backing.file.filename=base.qcow2 over.qcow2
+-o file.driver=file,file.aio=threads disk.qcow2
+-o file.driver=blkdebug,file.image.filename=disk.qcow2,file.inject-error.0.event=read_aio disk.qcow2
+-o overlap-check=none,lazy-refcounts=on,l2-cache-size=1M,refcount-cache-size=256k disk.qcow2
+-o overlap-check.template=all,overlap-check.inactive-l2=off disk.qcow2
+-o pass-discard-request=off,pass-discard-snapshot=on,pass-discard-other=on disk.qcow2; -o backing.backing= over.qcow2
+-o backing.driver=raw,backing.file.filename=base.qcow2 over.qcow2
 """
 
 COMMAND_LINES = (

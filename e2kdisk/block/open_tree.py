@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from e2kdisk.block.null import NullNode
 from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.tree import Taken, Tree, as_size, is_plain, parse_name
-from e2kdisk.errors import UsageError
+from e2kdisk.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from e2kdisk.block.blkdebug import BlkdebugNode
@@ -62,6 +63,12 @@ class TreeOpener:
         """One for another tree that is opened alike."""
         return TreeOpener(self.opener, self.read_only, self.cache, self.force_share)
 
+    def below(self) -> TreeOpener:
+        """One for the tree of a backing file."""
+        return TreeOpener(
+            self.opener, True, self.cache, self.force_share, self.discards, self.secret, self.say, self.warn
+        )
+
     async def open(self, name: str | None, options: Tree) -> Node:
         """Open what a name and options describe together. Raises UsageError, ImageError or OSError."""
         tree = self._merge(name, options)
@@ -90,6 +97,8 @@ class TreeOpener:
             return parsed | tree
         if is_plain(name) and not name:
             raise UsageError("The 'file' block driver requires a file name")
+        if tree.get("driver") in ("null-co", "null-aio") and parsed.get("driver") != tree["driver"]:
+            raise UsageError(f"The only allowed filename for this driver is '{tree['driver']}://'")
         if tree.get("driver") in PROTOCOLS:
             return parsed | tree
         file = tree.get("file")
@@ -97,7 +106,7 @@ class TreeOpener:
             # A name belongs to the lowest node, wherever the options put it.
             tree["file"] = parsed | file if "filename" not in file else file
             if file.get("driver") in ("blkdebug", "blkverify"):
-                tree["file"] = file
+                raise UsageError("Can't specify 'file' and 'filename' options at the same time")
         elif file is None:
             tree["file"] = parsed
         return tree
@@ -153,6 +162,7 @@ class TreeOpener:
 
     async def _format(self, file: Node, driver: str | None, tree: Tree) -> Node:
         """Open the format in a protocol node that is open already, and close that if it fails."""
+        given = frozenset(tree)
         try:
             if driver is None:
                 from e2kdisk.block.formats import PROBE_SIZE, probe_format
@@ -162,21 +172,32 @@ class TreeOpener:
                 driver_found = probe_format(bytes(head), file.name)
             else:
                 driver_found = driver
+            backing = tree.pop("backing", "") if driver_found != "raw" else ""
             options = await self._format_options(file, driver_found, driver is None, tree)
+            opener, options = self._with_backing(backing, options, "backing" in given)
         except BaseException:
             await file.close()
             raise
-        return await self.opener.open_format(file, options)
+        return await opener.open_format(file, options)
+
+    def _with_backing(self, backing: object, options: OpenOptions, given: bool) -> tuple[Opener, OpenOptions]:
+        """Who opens an image for which the option backing has this value, and how."""
+        if isinstance(backing, dict):
+            return _BackingTree(self, backing), options
+        if backing is None:
+            return self.opener, options.with_(no_backing=True)
+        if backing:
+            raise UsageError(f"Cannot find device='{backing}' nor node-name='{backing}'")
+        if given:
+            self.warn('Use of "backing": "" is deprecated; use "backing": null instead')
+        return self.opener, options.with_(no_backing=given)
 
     async def _format_options(self, file: Node, name: str, guessed: bool, tree: Tree) -> OpenOptions:
         taken = Taken(name, tree, kind="format")
         extras: dict[str, Any] = {}
-        backing: OpenOptions | None = None
-        no_backing = False
         if name == "raw":
             extras = raw_window(taken, file)
         else:
-            backing, no_backing = self._backing(taken, file)
             encrypt = taken.tree("encrypt")
             extras = FORMAT_OPTIONS[name](taken, file.name, self.discards) if name in FORMAT_OPTIONS else {}
             if encrypt is not None:
@@ -190,42 +211,9 @@ class TreeOpener:
             read_only=self.read_only,
             cache=self.cache,
             force_share=self.force_share,
-            no_backing=no_backing,
-            backing=backing,
             extras=extras,
             identity=getattr(file, "identity", None),
         )
-
-    def _backing(self, taken: Taken, file: Node) -> tuple[OpenOptions | None, bool]:
-        tree = taken.any("backing", "")
-        if tree is None:
-            return None, True
-        if isinstance(tree, str):
-            if tree or "backing" not in taken.given:
-                if tree:
-                    raise UsageError(f"Cannot find device='{tree}' nor node-name='{tree}'")
-                return None, False
-            self.warn('Use of "backing": "" is deprecated; use "backing": null instead')
-            return None, True
-        options = Taken("", tree)
-        driver = options.text("driver")
-        below = options.tree("file")
-        if below is None:
-            if driver is not None:
-                raise UsageError("backing.driver without backing.file.filename is not supported")
-            name = "qcow2"
-            raise UsageError(
-                f"Could not open backing file: Block format '{name}' does not support the option '{next(iter(tree))}'"
-            )
-        options.finish()
-        children = Taken("file", below)
-        filename = children.text("filename")
-        children.text("driver")
-        children.finish()
-        if filename is None:
-            raise UsageError("The 'file' block driver requires a file name")
-        backing = OpenOptions(filename, driver, read_only=True, cache=self.cache, force_share=self.force_share)
-        return backing, False
 
     def _encryption(self, tree: Tree) -> dict[str, Any]:
         taken = Taken("qcow2", {f"encrypt.{key}": value for key, value in tree.items()}, kind="format")
@@ -247,6 +235,36 @@ class TreeOpener:
         if name is None or self.secret is None:
             raise UsageError("Parameter 'encrypt.key-secret' is required for cipher")
         return extras | {"key": self.secret(name)}
+
+
+class _BackingTree(Opener):
+    """Opens one image over the backing file that a tree describes; what its tree leaves out is the image's."""
+
+    def __init__(self, above: TreeOpener, tree: Tree) -> None:
+        super().__init__(above.opener.engine, above.opener.policy)
+        self._above = above
+        # A backing file is opened for reading, whatever is said of it.
+        self._tree = {key: value for key, value in tree.items() if key not in ("read-only", "auto-read-only")}
+
+    async def open_backing(self, options: OpenOptions, stored_name: str, stored_format: str | None) -> Node | None:
+        """Opener.open_backing."""
+        tree = dict(self._tree)
+        if stored_format is not None:
+            tree.setdefault("driver", stored_format)
+        file = tree.get("file")
+        name: str | None = None
+        if not (isinstance(file, dict) and "filename" in file) and stored_name:
+            directory = os.path.dirname(options.filename)
+            name = os.path.join(directory, stored_name) if is_plain(stored_name) else stored_name
+        below = self._above.below()
+        try:
+            node = await self.scheduler.apart(below.open(name, tree))
+        except UsageError as error:
+            raise UsageError(f"Could not open backing file: {error}") from None
+        except ImageError as error:
+            raise ImageError(options.filename, f"backing file {error.file}", error.what) from error
+        self._above.debug_nodes += below.debug_nodes
+        return node
 
 
 def raw_window(taken: Taken, file: Node) -> dict[str, Any]:
