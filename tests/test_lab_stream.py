@@ -74,6 +74,7 @@ def test_dma_stands_in_the_stream_in_both_directions_and_accesses_name_their_ins
     _, events = events_of(scenario, TIMING)
     directions = Counter(event.fields["direction"] for event in events if event.kind == "dma")
     assert set(directions) == {"to guest", "from guest"}
+    assert all(event.fields["request"] for event in events if event.fields.get("direction") == "to guest")
     accesses = [event for event in events if event.kind in ("read", "write") and "register" in event.fields]
     assert accesses and all("pc" in event.fields for event in accesses)
 

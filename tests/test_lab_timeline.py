@@ -13,6 +13,7 @@ from e2kdisk.lab.rules import FAULTS, POWER, TIMING
 from e2kdisk.lab.scenario import find_scenario
 from e2kdisk.lab.timeline import format_of, make_timeline
 from e2kdisk.tools.main import main
+from tests.lab_orders import IdeOrders, PciMessages
 
 HOSTILE = 'a"b\\\n\r\x1b[31m</script>\u2028\x00é'
 
@@ -137,6 +138,29 @@ def test_requests_that_overlap_have_tracks_of_their_own(scenario):
     tracks = {item["args"]["name"] for item in items if item["ph"] == "M" and item["name"] == "thread_name"}
     assert {"CPU", "registers", "guest memory", "interrupt", "decisions", "calls 0", "requests 0"} <= tracks
     assert "requests 5" in tracks and "requests 6" not in tracks  # the guest has six in flight
+
+
+@pytest.mark.parametrize("kind", [PciMessages, IdeOrders], ids=["messages", "two drives"])
+def test_every_controller_makes_a_whole_trace(kind, tmp_path):
+    scenario = kind(tmp_path)
+    events = run_events(scenario, kind.RULES)
+    scenario.close()
+    items = judge(written("perfetto", events))
+    controllers = {event.source for event in events if event.kind == "submit"}
+    named = {item["args"]["name"] for item in items if item["ph"] == "M" and item["name"] == "process_name"}
+    assert controllers and controllers <= named
+    if kind is PciMessages:
+        assert any(item.get("name") == "message" for item in items)
+
+
+def test_a_reset_ends_the_requests_of_its_drives_only():
+    events = [Event(n, "ide0", "submit", {"request": n + 1, "drive": n, "type": "READ DMA"}) for n in range(2)]
+    events += [Event(5, "ide0", "reset", {"drives": (0,)}), Event(9, "ide0", "request", {"request": 2, "drive": 1})]
+    ends = [item for item in judge(written("perfetto", events)) if item["ph"] == "E"]
+    assert [(item["ts"], item["args"]) for item in ends] == [
+        (0.005, {"outcome": '"ended by a reset"'}),
+        (0.009, {"status": "None"}),
+    ]
 
 
 def test_hostile_and_incomplete_events_make_a_whole_trace():

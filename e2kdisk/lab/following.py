@@ -25,7 +25,21 @@ class FollowingScheduler(Scheduler):
     def start(self, coro: Coroutine[Any, Any, Any], then: Then | None = None, owner: object = None) -> Task | None:
         """Scheduler.start."""
         number = self._request_of(owner)
-        return super().start(self._follow(coro, number) if number else coro, then, owner)
+        if not number:
+            return super().start(coro, then, owner)
+        return super().start(self._follow(coro, number), then and self._follow_end(then, number), owner)
+
+    def _follow_end(self, then: Then, number: int) -> Then:
+        """What a request does at its end, with the request named: its status, its place in the ring."""
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            outer, self.events.current = self.events.current, number
+            try:
+                then(result, error)
+            finally:
+                self.events.current = outer
+
+        return ended
 
     def _request_of(self, owner: object) -> int:
         channel = getattr(owner, "channel", None)

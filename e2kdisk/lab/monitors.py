@@ -87,7 +87,7 @@ class NothingAfterReset(Monitor):
             if event.kind == "submit":
                 self._silent.discard(event.source)
             elif (
-                event.kind == "ring"
+                event.kind in ("ring", "message")
                 or (event.kind == "dma" and event.fields["direction"] == "to guest")
                 or (event.kind == "interrupt" and event.fields["level"])
             ):

@@ -11,10 +11,12 @@ work that belongs to nobody's request):
     a device     read, write            register, value, size, pc
     controller   submit                 request, type, sector, bytes and, by its kind, head or drive
     controller   request                the same, and status: how it ended
-    controller   dma                    address, length, direction ("to guest", "from guest")
-    controller   ring                   address, values
+    controller   dma                    address, length, direction ("to guest", "from guest"), request
+    controller   ring                   address, values, request
     controller   interrupt              level
-    controller   reset, guest-error     what
+    controller   message                address, data: an interrupt as a store to memory
+    controller   reset                  drives, if not all of it: whose commands it ends
+    controller   guest-error            what
     file         call                   call, what, file, offset, length, request: a call begins
     file         file read, ... write   the same: it has ended well
     file         file error             the same, and error

@@ -32,6 +32,8 @@ class PerfettoTimeline:
         self._requests: dict[str, Slots] = {}
         self._sources: dict[object, str] = {}
         """Controllers of the requests that have not ended."""
+        self._drives: dict[object, object] = {}
+        """Drives on a cable that these are for."""
         self._calls = Slots()
         self._raised: set[str] = set()
 
@@ -73,12 +75,14 @@ class PerfettoTimeline:
         number = event.fields.get("request")
         self._sources[number] = event.source
         self._end(slots, number, event.source, "requests", {"outcome": "lost"})
+        self._drives[number] = event.fields.get("drive")
         row = slots.take(number)
         self._slice("B", event.source, f"requests {row}", f"{event.fields.get('type')} #{number}", event.fields)
 
     def _request(self, event: Event) -> None:
         number = event.fields.get("request")
         self._sources.pop(number, None)
+        self._drives.pop(number, None)
         slots = self._requests.get(event.source)
         if slots is not None:
             self._end(slots, number, event.source, "requests", {"status": event.fields.get("status")})
@@ -108,6 +112,17 @@ class PerfettoTimeline:
         elif not level and event.source in self._raised:
             self._raised.discard(event.source)
             self._slice("E", event.source, "interrupt", "", {})
+
+    def _reset(self, event: Event) -> None:
+        drives, slots = event.fields.get("drives"), self._requests.get(event.source, Slots())
+        ended = drives if isinstance(drives, tuple) else ()
+        for number in slots.left():
+            if self._drives.get(number) in ended:
+                self._end(slots, number, event.source, "requests", {"outcome": "ended by a reset"})
+        self._other(event)
+
+    def _message(self, event: Event) -> None:
+        self._mark(event.source, "messages", "message", event.fields)
 
     def _memory(self, event: Event) -> None:
         name = event.kind if event.kind == "ring" else f"{event.kind} {event.fields.get('direction')}"
@@ -158,6 +173,8 @@ KINDS: dict[str, Callable[[PerfettoTimeline, Event], None]] = {
     "submit": PerfettoTimeline._submit,
     "request": PerfettoTimeline._request,
     "interrupt": PerfettoTimeline._interrupt,
+    "reset": PerfettoTimeline._reset,
+    "message": PerfettoTimeline._message,
     "dma": PerfettoTimeline._memory,
     "ring": PerfettoTimeline._memory,
     "violation": PerfettoTimeline._alarm,

@@ -241,8 +241,10 @@ def _timeline(given: argparse.Namespace) -> Iterator[list[Listener]]:
     format = given.timeline_format or format_of(given.timeline)
     with open(given.timeline, "w", encoding="utf-8") as file:
         timeline = make_timeline(file, format)
-        yield [timeline.event]
-        timeline.finish()
+        try:
+            yield [timeline.event]
+        finally:
+            timeline.finish()
     print(f"the timeline is in {given.timeline}")
 
 

@@ -133,6 +133,8 @@ class VirtioPci(PciFunction):
 
     def _send(self, address: int, data: int) -> None:
         if self.bus is not None:
+            if self.device.trace is not None:
+                self.device.trace.event(self.device.name, "message", address=address, data=data)
             self.bus.message(address, data)
 
     # -- access window (VIRTIO 1.2 4.1.4.9) ----------------------------------------------------------

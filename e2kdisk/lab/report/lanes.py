@@ -110,6 +110,10 @@ class Picture:
             kind = "" if begun is None else str(begun[1].fields.get("type"))
             look = "error" if fields.get("status") else look_of(kind)
             self._finish(f"{source} requests", fields.get("request"), event.ns, look)
+        elif event.kind == "reset":
+            self._reset(index, event)
+        elif event.kind == "message":
+            self._point(f"{source} interrupt", "interrupt", index, event)
         elif event.kind == "interrupt":
             if fields.get("level"):
                 self._begin(f"{source} interrupt", "level", index, event)
@@ -124,6 +128,16 @@ class Picture:
             )
         elif not is_access:
             self._point("guest CPU", "other", index, event)
+
+    def _reset(self, index: int, event: Event) -> None:
+        """A reset ends what a controller, or some drives on its cable, had to do; virtio's requests end later."""
+        drives = event.fields.get("drives")
+        lane = f"{event.source} requests"
+        for its, key in list(self._begun):
+            begun = self._begun[its, key]
+            if its == lane and isinstance(drives, tuple) and begun[1].fields.get("drive") in drives:
+                self._end(lane, key, event.ns, "unfinished", *begun)
+        self._point(f"{event.source} registers", "other", index, event)
 
     def _file(self, index: int, event: Event) -> None:
         if event.kind in ALARMS:

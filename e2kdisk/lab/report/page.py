@@ -24,6 +24,10 @@ from e2kdisk.lab.timeline_text import fields_text, value_text
 
 MOST_DECISIONS = 3000
 """In the list of a page; unnatural ones go first."""
+MOST_WORDS = 4000
+"""Characters of any other text."""
+MOST_VIOLATIONS = 10
+"""Besides the first; the picture marks all."""
 MOST_TEXT = 300
 """Characters of one string of an event."""
 
@@ -51,7 +55,7 @@ def page(record: Record, run: Run, collector: Collector, disks: list[Disk], comm
         title=_text(title),
         verdict="failed" if run.failed else "passed",
         summary="".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in _summary(record, run, collector)),
-        violations="".join(f"<li>{_text(what)}</li>" for what in run.violations[1:]),
+        violations="".join(f"<li>{_text(what)}</li>" for what in _others(run.violations[1:])),
         command=_text(command),
         notes="".join(f"<p class='note'>{_text(note)}</p>" for note in _notes(record, run, collector)),
         decisions=_decisions(run.decisions),
@@ -60,6 +64,11 @@ def page(record: Record, run: Run, collector: Collector, disks: list[Disk], comm
         script=script,
         data=_embedded(_data(collector, disks)),
     )
+
+
+def _others(violations: list[str]) -> list[str]:
+    more = len(violations) - MOST_VIOLATIONS
+    return violations[:MOST_VIOLATIONS] + ([f"... and {more:,} more"] if more > 0 else [])
 
 
 def _headline(run: Run, record: Record) -> str:
@@ -157,7 +166,7 @@ def _clip(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(value_text("", text))
+    return html.escape(value_text("", text[:MOST_WORDS]))
 
 
 def _embedded(data: dict[str, Any]) -> str:
