@@ -40,6 +40,7 @@ class Mutant:
 
 
 OWN = str(Path(__file__).with_name("lab_scenarios.py"))
+INTERRUPTED = str(Path(__file__).with_name("lab_interruptions.py"))
 
 MUTANTS = [
     # -- the controller ---------------------------------------------------------------------------
@@ -117,6 +118,56 @@ MUTANTS = [
         "        pass",
         f"{OWN}:CodeUnderDma",
         "ran again",
+    ),
+    # -- IDE --------------------------------------------------------------------------------------
+    Mutant(
+        "IDE interrupts before the data of a read is in memory",
+        "devices/ata/device.py",
+        "            transfer.segments = segments\n            self.begin(transfer.step)",
+        "            transfer.segments = segments\n            self.begin(transfer.step)\n            self.interrupt()",
+        f"{INTERRUPTED}:IdeInterrupted",
+        "interrupted before",
+    ),
+    Mutant(
+        "IDE completes a command after SRST has ended it",
+        "devices/ata/channel.py",
+        "                drive.cancel()\n                drive.status = BSY  # until SRST is cleared",
+        "                drive.status = BSY  # until SRST is cleared",
+        f"{INTERRUPTED}:IdeInterrupted",
+        "AnsweredOnce",
+    ),
+    Mutant(
+        "IDE presents a block by PIO after SRST has ended the command",
+        "devices/ata/channel.py",
+        "                drive.cancel()\n                drive.status = BSY  # until SRST is cleared",
+        "                drive.status = BSY  # until SRST is cleared",
+        f"{INTERRUPTED}:IdePioInterrupted",
+        "",
+    ),
+    Mutant(
+        "IDE goes on with a transfer whose START was cleared",
+        "devices/ata/device.py",
+        "        if self.step and STEPS[self.step].dma:\n            self._drain()",
+        "        if self.step and STEPS[self.step].dma:\n            return\n            self._drain()",
+        f"{INTERRUPTED}:IdeInterrupted",
+        "memory was written after",
+    ),
+    # -- virtio over PCI --------------------------------------------------------------------------
+    Mutant(
+        "a message is lost while its vector is masked",
+        "devices/pci/msix.py",
+        "            if not control & MASKED:\n                self.pending &= ~bit\n                self._deliver",
+        "            self.pending &= ~bit\n            if not control & MASKED:\n                self._deliver",
+        f"{INTERRUPTED}:MaskedMessages",
+        "a message was lost",
+    ),
+    Mutant(
+        "a message that waits is not sent when the function is unmasked",
+        "devices/pci/msix.py",
+        "        self._on_control()\n        self._send_pending()",
+        "        self._on_control()",
+        f"{INTERRUPTED}:MaskedMessages",
+        "a message was lost",
     ),
     # -- the machine ------------------------------------------------------------------------------
     Mutant(
