@@ -121,6 +121,68 @@ info --object secret,id=s,data=,format=raw base.q
 info --object secret,id=s,data=x,format=foo base.q
 info --object secret,id=s,data=x,format= base.q
 info --object secret,id=s,data=x --object secret,id=t,data=y base.q
+info --image-opts driver=qcow2,file.filename=base.q,file.foo=1
+info --image-opts driver=qcow2,file.filename=base.q,foo=1
+info --image-opts driver=qcow2,file.filename=base.q,file.locking=off
+info --image-opts driver=qcow2,file.filename=base.q,file.aio=threads
+info --image-opts driver=qcow2,file.filename=base.q,file.aio=foo
+info --image-opts driver=qcow2,file.filename=base.q,read-only=on
+info --image-opts driver=qcow2,file.filename=base.q,read-only=foo
+info --image-opts driver=qcow2,file.filename=base.q,cache.direct=on
+info --image-opts driver=qcow2,file.filename=base.q,cache.foo=on
+info --image-opts driver=qcow2,file.filename=base.q,discard=unmap
+info --image-opts driver=qcow2,file.filename=base.q,discard=foo
+info --image-opts driver=qcow2,file.filename=base.q,detect-zeroes=on
+info --image-opts driver=qcow2,file.filename=base.q,detect-zeroes=foo
+info --image-opts driver=qcow2,file.filename=base.q,node-name=x
+info --image-opts driver=qcow2,file.filename=base.q,force-share=on
+info --image-opts driver=qcow2,file.filename=base.q,force-share=on,read-only=on
+info --image-opts driver=qcow2,file.filename=base.q,auto-read-only=on
+info --image-opts driver=qcow2,file.driver=file,file.filename=base.q
+info --image-opts driver=qcow2,file.driver=raw,file.file.filename=base.q
+info --image-opts driver=raw,file.driver=qcow2,file.file.filename=base.q
+info --image-opts driver=file,filename=base.q
+info --image-opts driver=null-co,size=1M
+info --image-opts driver=null-co,size=1M,foo=1
+info --image-opts driver=null-co,size=x
+info --image-opts driver=null-aio,size=64k,read-zeroes=on
+info --image-opts driver=raw,foo=1,file.filename=disk.raw
+resize --image-opts driver=qcow2,file.filename=base.q,read-only=on +1M
+resize --image-opts driver=raw,file.filename=disk.raw,offset=512 +1M
+resize --image-opts driver=raw,file.filename=disk.raw,size=1M +1M
+convert -n --target-image-opts base.q driver=qcow2,file.filename=empty.q,lazy-refcounts=on
+convert -n --target-image-opts base.q driver=qcow2,file.filename=big.q,discard=unmap,detect-zeroes=unmap
+convert -n --target-image-opts base.q driver=raw,file.filename=disk.raw,offset=0,size=2M
+convert -n --target-image-opts odd.raw driver=raw,file.filename=disk.raw,offset=1M
+convert -n --target-image-opts odd.raw driver=raw,file.driver=null-co,file.size=1M
+convert -n --target-image-opts disk.raw driver=raw,file.filename=big.q,read-only=on
+amend --image-opts -o lazy_refcounts=on driver=qcow2,file.filename=base.q ; info base.q
+snapshot --image-opts -c new driver=qcow2,file.filename=base.q ; snapshot -l base.q
+commit --image-opts driver=qcow2,file.filename=over.q ; map over.q
+rebase --image-opts -u -b v2.q -F qcow2 driver=qcow2,file.filename=over.q ; info over.q
+check --image-opts driver=qcow2,file.filename=leak.q,file.locking=off
+map --image-opts file.filename=base.q
+map --image-opts driver=qcow2,file=base.q
+map json:{"file":"base.q"}
+map json:{"driver":"qcow2","file":"base.q"}
+map json:{"driver":"qcow2","file":{"driver":"file","filename":"base.q","foo":1}}
+map json:{"driver":"qcow2","file":{"driver":"file","filename":5}}
+map json:{"driver":"qcow2","file":{"driver":"file"}}
+map json:{"driver":5}
+map json:{"driver":"qcow2","lazy-refcounts":true,"file":{"driver":"file","filename":"base.q"}}
+map json:{"driver":"qcow2","lazy-refcounts":"maybe","file":{"driver":"file","filename":"base.q"}}
+map json:{"driver":"qcow2","l2-cache-size":65536,"file":{"driver":"file","filename":"base.q"}}
+map json:{"driver":"qcow2","l2-cache-size":-1,"file":{"driver":"file","filename":"base.q"}}
+bench --image-opts -c 3 driver=qcow2,file.filename=base.q
+measure --image-opts -O qcow2 driver=qcow2,file.filename=base.q
+dd --image-opts if=driver=qcow2,file.filename=base.q of=new
+info file:base.q
+info file:gone
+info host_device:base.q
+info fat:base.q
+info json:
+info json:"x"
+info json:5
 """
 """Values that are trees of their own: images with their backing files, windows, cache modes, secrets."""
 
@@ -137,4 +199,4 @@ def cases() -> Iterator[tuple[str, ...]]:
                     for word in line.split()
                 )
             yield (f"{command} {option} {value or ''} {line}", "info --output=json base.q")
-    yield from ((line,) for line in _TREES.strip().splitlines())
+    yield from (tuple(line.split(" ; ")) for line in _TREES.strip().splitlines())

@@ -27,11 +27,14 @@ def engine_facts(name: str, format: str | None, *, image_opts: bool, force_share
         no_backing=True,
         extras=None,
     )
+    descriptor: int | None = None
     try:
         bottom = image.file
         while (below := getattr(bottom, "file", None) or getattr(bottom, "test", None)) is not None:
             bottom = below
-        descriptor: int | None = getattr(bottom, "fd", None)
+        opened: int | None = getattr(bottom, "fd", None)
+        # One of its own: the file's may be open past the cache, which wants whole blocks.
+        descriptor = None if opened is None else os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC)
         filename = image.filename
         disk_size: int | None = 0
         if bottom is not image.file:
@@ -56,6 +59,8 @@ def engine_facts(name: str, format: str | None, *, image_opts: bool, force_share
     except Odd:
         raise Failure(f"Could not open '{name}': the header makes no sense") from None
     finally:
+        if descriptor is not None:
+            os.close(descriptor)
         session.close(image)
 
 

@@ -50,6 +50,10 @@ def json_tree(text: str, name: str) -> Tree:
     try:
         value = json.loads(text)
     except ValueError:
+        if not text.strip():
+            raise Failure(
+                f"Could not open '{name}': Could not parse the JSON options: Expecting a JSON value"
+            ) from None
         closed = text.count("{") <= text.count("}")
         what = "invalid keyword" if closed else "premature EOI"
         raise Failure(f"Could not open '{name}': Could not parse the JSON options: JSON parse error, {what}") from None

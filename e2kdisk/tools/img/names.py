@@ -10,7 +10,7 @@ from e2kdisk.tools.img.keyval import Tree, json_tree, nest, pairs
 
 OTHER_PROTOCOLS = (
     "nbd", "ssh", "sftp", "http", "https", "ftp", "ftps", "iscsi", "rbd", "gluster", "nfs", "vvfat", "fat",
-    "quorum", "nvme", "host_device", "host_cdrom", "blklogwrites", "copy-on-read",
+    "quorum", "nvme", "host_cdrom", "blklogwrites", "copy-on-read",
 )  # fmt: skip
 
 
@@ -23,6 +23,8 @@ def parse_name(name: str, directory: str = "") -> Tree:
             return {"file": {"driver": protocol}}
     if name.startswith("file:"):
         return {"file": {"filename": os.path.join(directory, name[5:])}}
+    if name.startswith("host_device:"):
+        return {"file": {"driver": "host_device", "filename": name[12:]}}
     protocol, colon, _ = name.partition(":")
     if protocol in ("blkdebug", "blkverify"):
         from e2kdisk.block.tree import parse_name as parse_protocol
@@ -51,12 +53,12 @@ def option_tree(text: str) -> Tree:
 
 
 def file_tree(tree: Tree, driver: object) -> Tree:
-    """The part of a tree that names the file."""
+    """The part of a tree that names the file. Raises UsageError."""
     file = tree.get("file")
     if isinstance(file, dict):
         return file
     if isinstance(file, str):
-        raise Failure(f"Cannot find device='{file}' nor node-name='{file}'")
+        raise UsageError(f"Cannot find device='{file}' nor node-name='{file}'")
     if "filename" in tree:
         return {"filename": tree["filename"]}
     return {}

@@ -13,7 +13,6 @@ from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.file import FileNode
 from e2kdisk.block.formats import PROBE_SIZE, guess_format, load_format
 from e2kdisk.block.node import Node
-from e2kdisk.block.null import NullNode
 from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
@@ -30,7 +29,6 @@ T = TypeVar("T")
 FORMATS = ("qcow2", "raw")
 DEBUG_PROTOCOLS = ("blkdebug", "blkverify")
 PROTOCOLS = ("file", "host_device", "null-co", "null-aio", *DEBUG_PROTOCOLS)
-NULL_SIZE = 1 << 30
 NODE_OPTIONS = frozenset(
     {"driver", "file", "backing", "encrypt", "read-only", "auto-read-only", "force-share", "cache", "node-name"}
     | {"detect-zeroes"}
@@ -79,6 +77,12 @@ class ImageOpener(Opener):
         Raises Reason, ImageError, OSError.
         """
         driver = tree.get("driver", options.format)
+        if driver is not None and not isinstance(driver, str):
+            raise Reason("Must specify either driver or file")
+        if len(tree) > 1:  # more than the file, or only a driver
+            from e2kdisk.tools.img.node_options import with_node_options
+
+            options = with_node_options(tree, options)
         if driver in PROTOCOLS:
             file = await self._open_file(tree, options)
             return RawNode(file), str(driver)
@@ -179,19 +183,24 @@ class ImageOpener(Opener):
 
     async def _open_file(self, tree: Tree, options: OpenOptions) -> Node:
         driver = tree.get("driver", "file")
-        if driver in ("null-co", "null-aio"):
-            from e2kdisk.tools.img.sizes import read_size
-
-            size = read_size(str(tree.get("size", NULL_SIZE)))
-            return NullNode(self.scheduler, size or 0, name=f"{driver}://", read_only=options.read_only)
-        if driver in DEBUG_PROTOCOLS:
+        if driver in FORMATS:
+            node, _ = await self.open_tree(tree, options.with_(format=None))
+            return node
+        if driver in (*DEBUG_PROTOCOLS, "null-co", "null-aio"):
             from e2kdisk.tools.img.debug_files import DebugFiles
 
             return await DebugFiles(self, options, self._open_file).protocol(tree)
         if driver not in ("file", "host_device"):
             raise _unknown_driver(driver)
-        if not tree.get("filename"):
-            raise Reason("The 'file' block driver requires a file name")
+        if not isinstance(tree.get("filename"), str) or not tree["filename"]:
+            raise Reason(f"The '{driver}' block driver requires a file name")
+        if len(tree) > 1:
+            from e2kdisk.tools.img.node_options import check_file_options
+
+            check_file_options(tree)
+        if driver == "host_device" and os.path.isfile(tree["filename"]):
+            what = "to be either a character or block device"
+            raise Reason(f"'host_device' driver requires '{tree['filename']}' {what}")
         return await open_host_file(str(tree["filename"]), self.engine_of_files, options)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -80,4 +81,6 @@ def _resize(session: Session, image: Image, size: int, mode: str) -> None:
         elif mode == "full":
             session.run(image.file.write_zeroes(old, size - old))
     except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and image.format == "raw":
+            raise Failure("Cannot resize fixed-size raw disks") from None
         raise Failure(f"Failed to resize the image: {os.strerror(error.errno or 5)}") from None
