@@ -52,7 +52,7 @@ LETTERS = {
 }
 
 HELP = """\
-Usage: {program} [OPTIONS]... [-c STRING]... [file]
+usage: {program} [OPTIONS]... [-c STRING]... [file]
 Requests to a disk image, by hand or from a script, as qemu-io makes them.
 
   -c, --cmd STRING     run this command; several run one after the other.
