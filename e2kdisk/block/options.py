@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from e2kdisk.errors import UsageError
 
 
-class CacheMode(NamedTuple):
+class CacheMode:
     """What a cache mode means for a file and for the disk on top of it."""
 
-    direct: bool = False
-    """Past the host's page cache (O_DIRECT)."""
-    writethrough: bool = False
-    """Every write is flushed before it completes.
+    __slots__ = ("direct", "no_flush", "writethrough")
 
-    The Disk does it, not the file: a format's metadata waits in caches that O_DSYNC on the file would not reach,
-    while each of its small table writes would pay for it.
-    """
-    no_flush: bool = False
-    """Flushes do nothing: a host crash may lose everything, a crash of this process nothing."""
+    def __init__(self, direct: bool = False, writethrough: bool = False, no_flush: bool = False) -> None:
+        self.direct = direct
+        """Past the host's page cache (O_DIRECT)."""
+        self.writethrough = writethrough
+        """Every write is flushed before it completes.
+
+        The Disk does it, not the file: a format's metadata waits in caches that O_DSYNC on the file would not reach,
+        while each of its small table writes would pay for it.
+        """
+        self.no_flush = no_flush
+        """Flushes do nothing: a host crash may lose everything, a crash of this process nothing."""
 
 
 CACHE_MODES: Mapping[str, CacheMode] = {

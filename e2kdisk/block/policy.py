@@ -8,22 +8,26 @@ names never asks here; a file that an image names always does.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from e2kdisk.errors import ImageError
 
 
-class OpenPolicy(NamedTuple):
+class OpenPolicy:
     """Which implicit files may be opened; the default is safe for images from strangers."""
 
-    implicit: bool = True
-    """Whether an image may make us open any other file."""
-    anywhere: bool = False
-    """Whether that file may lie outside the directory tree of the image that names it, and outside `trees`."""
-    trees: tuple[str, ...] = ()
-    """More directory trees in which implicit files may lie."""
-    max_depth: int = 200
-    """Most files in a chain."""
+    __slots__ = ("anywhere", "implicit", "max_depth", "trees")
+
+    def __init__(
+        self, implicit: bool = True, anywhere: bool = False, trees: tuple[str, ...] = (), max_depth: int = 200
+    ) -> None:
+        self.implicit = implicit
+        """Whether an image may make us open any other file."""
+        self.anywhere = anywhere
+        """Whether that file may lie outside the directory tree of the image that names it, and outside `trees`."""
+        self.trees = trees
+        """More directory trees in which implicit files may lie."""
+        self.max_depth = max_depth
+        """Most files in a chain."""
 
     @classmethod
     def permissive(cls) -> OpenPolicy:

@@ -17,8 +17,6 @@ Reference: QCowL2Meta, Qcow2COWRegion, qcow2_alloc_cluster_offset, qcow2_alloc_c
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from e2kdisk.aio.sync import Lock, WaitQueue
 from e2kdisk.block.node import Node
 from e2kdisk.qcow2 import layout
@@ -31,11 +29,14 @@ from e2kdisk.qcow2.refcount import Freed, RefcountTable
 from e2kdisk.qcow2.relock import take_back
 
 
-class InPlace(NamedTuple):
+class InPlace:
     """Clusters that only this disk uses: write at `host`, nothing to link."""
 
-    host: HostOffset
-    length: int
+    __slots__ = ("host", "length")
+
+    def __init__(self, host: HostOffset, length: int) -> None:
+        self.host = host
+        self.length = length
 
 
 class Allocation:

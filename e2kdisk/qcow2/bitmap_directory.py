@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError
@@ -48,17 +47,28 @@ MIN_GRANULARITY_BITS = 9
 MAX_GRANULARITY_BITS = 31
 
 
-class BitmapEntry(NamedTuple):
+class BitmapEntry:
     """One entry of the directory."""
 
-    stored_name: str
-    """All bytes of it."""
-    table_offset: int
-    table_entries: int
-    flags: int
-    granularity_bits: int
-    extra_data: bytes = b""
-    """Kept as it is."""
+    __slots__ = ("extra_data", "flags", "granularity_bits", "stored_name", "table_entries", "table_offset")
+
+    def __init__(
+        self,
+        stored_name: str,
+        table_offset: int,
+        table_entries: int,
+        flags: int,
+        granularity_bits: int,
+        extra_data: bytes = b"",
+    ) -> None:
+        self.stored_name = stored_name
+        """All bytes of it."""
+        self.table_offset = table_offset
+        self.table_entries = table_entries
+        self.flags = flags
+        self.granularity_bits = granularity_bits
+        self.extra_data = extra_data
+        """Kept as it is."""
 
     @property
     def name(self) -> str:
@@ -69,6 +79,12 @@ class BitmapEntry(NamedTuple):
     def in_use(self) -> bool:
         """The stored bits are not to be trusted."""
         return bool(self.flags & IN_USE)
+
+    def with_flags(self, flags: int) -> BitmapEntry:
+        """The same with other flags."""
+        return BitmapEntry(
+            self.stored_name, self.table_offset, self.table_entries, flags, self.granularity_bits, self.extra_data
+        )
 
     def pack(self) -> bytes:
         """The bytes of the entry, padded to a multiple of 8."""
@@ -91,12 +107,15 @@ def encode_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-class BitmapsExtension(NamedTuple):
+class BitmapsExtension:
     """The header extension: where the directory lies."""
 
-    bitmaps: int
-    directory_bytes: int
-    directory_offset: int
+    __slots__ = ("bitmaps", "directory_bytes", "directory_offset")
+
+    def __init__(self, bitmaps: int, directory_bytes: int, directory_offset: int) -> None:
+        self.bitmaps = bitmaps
+        self.directory_bytes = directory_bytes
+        self.directory_offset = directory_offset
 
     def pack(self) -> bytes:
         """The data of the extension."""

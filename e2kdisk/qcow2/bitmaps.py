@@ -353,7 +353,7 @@ class Bitmaps:
 
 def _flagged(item: Bitmap, flags: int) -> BitmapEntry:
     assert item.entry is not None
-    return item.entry._replace(flags=flags)
+    return item.entry.with_flags(flags)
 
 
 def _stored_flags(item: Bitmap) -> int:

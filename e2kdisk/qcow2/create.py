@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import NamedTuple
 
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
@@ -19,20 +18,31 @@ from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.header import Header
 
 
-class CreateOptions(NamedTuple):
+class CreateOptions:
     """What a new image looks like; defaults as qemu-img has them."""
 
-    size: int
-    """Virtual disk size, bytes; rounded up to 512."""
-    version: int = 3
-    cluster_size: int = layout.DEFAULT_CLUSTER_BYTES
-    refcount_bits: int = 16
-    backing_file: str | None = None
-    """Stored as it is; relative names are relative to the new image."""
-    backing_format: str | None = None
-    lazy_refcounts: bool = False
-    encrypted: bool = False
-    """Legacy AES; the password is needed only to open the image."""
+    def __init__(
+        self,
+        size: int,
+        version: int = 3,
+        cluster_size: int = layout.DEFAULT_CLUSTER_BYTES,
+        refcount_bits: int = 16,
+        backing_file: str | None = None,
+        backing_format: str | None = None,
+        lazy_refcounts: bool = False,
+        encrypted: bool = False,
+    ) -> None:
+        self.size = size
+        """Virtual disk size, bytes; rounded up to 512."""
+        self.version = version
+        self.cluster_size = cluster_size
+        self.refcount_bits = refcount_bits
+        self.backing_file = backing_file
+        """Stored as it is; relative names are relative to the new image."""
+        self.backing_format = backing_format
+        self.lazy_refcounts = lazy_refcounts
+        self.encrypted = encrypted
+        """Legacy AES; the password is needed only to open the image."""
 
     def header(self) -> Header:
         """The header without table positions. Raises UsageError naming the option that is wrong."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2.layout import EXT_END, EXT_FEATURE_NAMES
@@ -13,13 +12,16 @@ _HEAD = struct.Struct(">II")
 _FEATURE = struct.Struct(">BB46s")
 
 
-class Feature(NamedTuple):
+class Feature:
     """One line of the feature name table (Qcow2Feature)."""
 
-    type: int
-    """0 incompatible, 1 compatible, 2 autoclear (QCOW2_FEAT_TYPE_*)."""
-    bit: int
-    name: str
+    __slots__ = ("bit", "name", "type")
+
+    def __init__(self, type: int, bit: int, name: str) -> None:
+        self.type = type
+        """0 incompatible, 1 compatible, 2 autoclear (QCOW2_FEAT_TYPE_*)."""
+        self.bit = bit
+        self.name = name
 
 
 FEATURES = (
@@ -35,11 +37,14 @@ FEATURES = (
 """The names that we write into new images; also how unsupported features are named in errors."""
 
 
-class Extension(NamedTuple):
+class Extension:
     """One header extension; unknown ones survive every rewrite (Qcow2UnknownHeaderExtension)."""
 
-    type: int
-    data: bytes
+    __slots__ = ("data", "type")
+
+    def __init__(self, type: int, data: bytes) -> None:
+        self.type = type
+        self.data = data
 
 
 def parse_extensions(file: str, area: bytes, start: int, end: int) -> list[Extension]:

@@ -10,7 +10,6 @@ qcow2_l2_cache_reset.
 from __future__ import annotations
 
 from array import array
-from typing import NamedTuple
 
 from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
@@ -25,33 +24,49 @@ DEFAULT_L2_CACHE_BYTES = 32 << 20
 """Enough to map 256 GiB at 64 KiB clusters."""
 
 
-class Unallocated(NamedTuple):
+class Unallocated:
     """Reads come from the backing file, or are zeros without one (QCOW2_CLUSTER_UNALLOCATED)."""
 
-    length: int
+    __match_args__ = ("length",)
+    __slots__ = ("length",)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
 
 
-class Zero(NamedTuple):
+class Zero:
     """Reads are zeros; there may be space behind it, kept for later writes (QCOW2_CLUSTER_ZERO)."""
 
-    length: int
+    __match_args__ = ("length",)
+    __slots__ = ("length",)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
 
 
-class Allocated(NamedTuple):
+class Allocated:
     """The bytes lie in the file from `host` on (QCOW2_CLUSTER_NORMAL)."""
 
-    host: HostOffset
-    length: int
+    __match_args__ = ("host", "length")
+    __slots__ = ("host", "length")
+
+    def __init__(self, host: HostOffset, length: int) -> None:
+        self.host = host
+        self.length = length
 
 
-class Compressed(NamedTuple):
+class Compressed:
     """One compressed cluster (QCOW2_CLUSTER_COMPRESSED)."""
 
-    entry: int
-    """The L2 entry, a compressed cluster descriptor."""
-    skip: int
-    """Where in the decompressed cluster the extent begins, bytes."""
-    length: int
+    __match_args__ = ("entry", "skip", "length")
+    __slots__ = ("entry", "length", "skip")
+
+    def __init__(self, entry: int, skip: int, length: int) -> None:
+        self.entry = entry
+        """The L2 entry, a compressed cluster descriptor."""
+        self.skip = skip
+        """Where in the decompressed cluster the extent begins, bytes."""
+        self.length = length
 
 
 Extent = Unallocated | Zero | Allocated | Compressed

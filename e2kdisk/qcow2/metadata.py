@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from e2kdisk.block.node import Node
 from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.header import Header
@@ -12,15 +10,26 @@ from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.write_order import WriteOrder
 
 
-class Metadata(NamedTuple):
+class Metadata:
     """The parts of one open image that its tables are built on."""
 
-    file: Node
-    header: Header
-    writer: HeaderWriter
-    """Switches the header to tables that have moved."""
-    geometry: Geometry
-    order: WriteOrder
-    """Where each kind of table joins the order of writes."""
-    guard: OverlapGuard
-    """Is told where each table lies."""
+    __slots__ = ("file", "geometry", "guard", "header", "order", "writer")
+
+    def __init__(
+        self,
+        file: Node,
+        header: Header,
+        writer: HeaderWriter,
+        geometry: Geometry,
+        order: WriteOrder,
+        guard: OverlapGuard,
+    ) -> None:
+        self.file = file
+        self.header = header
+        self.writer = writer
+        """Switches the header to tables that have moved."""
+        self.geometry = geometry
+        self.order = order
+        """Where each kind of table joins the order of writes."""
+        self.guard = guard
+        """Is told where each table lies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from e2kdisk.aio.gather import gather
 from e2kdisk.aio.sync import Lock, WaitQueue
@@ -37,24 +37,30 @@ class Kind(Enum):
     """The target's backing file has it."""
 
 
-class Source(NamedTuple):
+class Source:
     """A range of an image, and where it goes; bytes."""
 
-    node: Node
-    start: int
-    length: int
-    to: int
+    __slots__ = ("length", "node", "start", "to")
+
+    def __init__(self, node: Node, start: int, length: int, to: int) -> None:
+        self.node = node
+        self.start = start
+        self.length = length
+        self.to = to
 
 
-class Piece(NamedTuple):
+class Piece:
     """A part of a source that is read, and written, at once."""
 
-    number: int
-    source: Source
-    offset: int
-    """In the source."""
-    length: int
-    kind: Kind
+    __slots__ = ("kind", "length", "number", "offset", "source")
+
+    def __init__(self, number: int, source: Source, offset: int, length: int, kind: Kind) -> None:
+        self.number = number
+        self.source = source
+        self.offset = offset
+        """In the source."""
+        self.length = length
+        self.kind = kind
 
     @property
     def to(self) -> int:

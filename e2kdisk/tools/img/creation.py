@@ -156,7 +156,7 @@ def qcow2_options(given: dict[str, Any]) -> CreateOptions:
         lazy_refcounts=values["lazy_refcounts"],
         encrypted=encryption == "aes",
     )
-    options = options._replace(size=(options.size + 511) & -512)
+    options.size = (options.size + 511) & -512
     try:
         options.header()
     except UsageError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from e2kdisk.tools.io.getopt import OptionError, short_options
 from e2kdisk.tools.io.session import Session, UsageMistake
@@ -12,25 +11,38 @@ from e2kdisk.tools.io.values import ValueProblem, parse_pattern, parse_size
 Options = dict[str, str]
 
 
-class Command(NamedTuple):
+class Command:
     """One command."""
 
-    name: str
-    run: Callable[[Session, Command, list[str]], None]
-    least: int = 0
-    """Fewest words after the name."""
-    most: int = -1
-    """Most words after the name; -1 for any number."""
-    arguments: str = ""
-    """How they are written, for the line of usage."""
-    what: str = ""
-    """What the command does, in a few words."""
-    short: str = ""
-    """A shorter name."""
-    needs_image: bool = True
-    writes: bool = False
-    """Refused on an image that is open for reading only."""
-    help: str = ""
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Session, Command, list[str]], None],
+        least: int = 0,
+        most: int = -1,
+        arguments: str = "",
+        what: str = "",
+        short: str = "",
+        needs_image: bool = True,
+        writes: bool = False,
+        help: str = "",
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.least = least
+        """Fewest words after the name."""
+        self.most = most
+        """Most words after the name; -1 for any number."""
+        self.arguments = arguments
+        """How they are written, for the line of usage."""
+        self.what = what
+        """What the command does, in a few words."""
+        self.short = short
+        """A shorter name."""
+        self.needs_image = needs_image
+        self.writes = writes
+        """Refused on an image that is open for reading only."""
+        self.help = help
 
     @property
     def usage(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from e2kdisk.block.node import Node
 from e2kdisk.block.open import Opener
@@ -30,22 +30,32 @@ WARNING: Image format was not specified for '{name}' and probing guessed raw.
          Specify the 'raw' format explicitly to remove the restrictions."""
 
 
-class OpenFlags(NamedTuple):
+class OpenFlags:
     """What the options of the command line and of `open` say."""
 
-    read_only: bool = False
-    snapshot: bool = False
-    """Writes go to a temporary overlay."""
-    copy_on_read: bool = False
-    cache: str = "writethrough"
-    force_share: bool = False
-    aio: str = "threads"
-    discards: bool = True
-    """Discards reach the image, unless its options say otherwise."""
+    def __init__(
+        self,
+        read_only: bool = False,
+        snapshot: bool = False,
+        copy_on_read: bool = False,
+        cache: str = "writethrough",
+        force_share: bool = False,
+        aio: str = "threads",
+        discards: bool = True,
+    ) -> None:
+        self.read_only = read_only
+        self.snapshot = snapshot
+        """Writes go to a temporary overlay."""
+        self.copy_on_read = copy_on_read
+        self.cache = cache
+        self.force_share = force_share
+        self.aio = aio
+        self.discards = discards
+        """Discards reach the image, unless its options say otherwise."""
 
     def with_(self, **changes: Any) -> OpenFlags:
         """A copy with some fields changed."""
-        return self._replace(**changes)
+        return OpenFlags(**(vars(self) | changes))
 
 
 class Image:
