@@ -12,7 +12,10 @@ from e2kdisk.block.status import BlockStatus
 
 EventHook = Callable[[str], Awaitable[None]]
 NoteHook = Callable[..., None]
-"""note("allocate", host=0x50000, clusters=1): a word for what was decided, and where; offsets and lengths in bytes."""
+"""note("allocate", host=0x50000, clusters=1): a word for what was decided, and where; offsets and lengths in bytes.
+
+No field is called as one of an event of the laboratory is: what, kind, source, file, request.
+"""
 """Called with the name of an event, a key of fault_rules.EVENTS; may delay it, or raise OSError in its place."""
 
 T = TypeVar("T")

@@ -33,7 +33,7 @@ async def mark_corrupt(image: Qcow2Image, why: Exception) -> None:
     Nothing is raised: the error that led here is the one to tell.
     """
     if image.file.note is not None:
-        image.file.note("refused", what=str(why))
+        image.file.note("refused", why=str(why))
     async with image.lock:
         with suppress(OSError, ImageError):
             await image.order.flush()

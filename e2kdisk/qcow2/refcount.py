@@ -116,7 +116,7 @@ class RefcountTable:
         """Refuse clusters that hold metadata, whatever their refcounts say."""
         kind = self._guard.hit(offset, clusters << self._geometry.cluster_bits)
         if kind is not None:
-            self._note("refused", offset >> self._geometry.cluster_bits, clusters, kind=kind)
+            self._note("refused", offset >> self._geometry.cluster_bits, clusters, holds=kind)
             where = f"refcount of cluster {offset >> self._geometry.cluster_bits:#x}"
             raise CorruptImage(self._file.name, where, f"is 0, but the {kind} lies there")
 

@@ -31,6 +31,8 @@ class ResidentTable:
             if file.event is not None and name == "reftable":
                 await file.event("reftable_load")
             await file.read(offset, [memoryview(raw)])
+            if file.note is not None:
+                file.note("load", table=name, host=int(offset), length=len(raw))
         return cls(file, offset, Entries64(raw).values, name)
 
     def set(self, index: int, value: int) -> None:

@@ -215,8 +215,9 @@ def _explore(given: argparse.Namespace) -> int:
         print(f"the power was cut at {found.places} places, which left {len(found.contents)} different contents")
     if not found.failures:
         return 0
+    status = _report_failure(found.failures[0], given.output)
     _write_report(given, found.failures[0], ["replay", given.output])
-    return _report_failure(found.failures[0], given.output)
+    return status
 
 
 def _report_failure(record: Record, output: str) -> int:

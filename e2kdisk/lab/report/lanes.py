@@ -50,7 +50,8 @@ class Picture:
             self._last_ns = max(self._last_ns, event.ns)
             PLACES.get(event.source, Picture._device)(self, index, event)
         for (lane, key), (index, event) in list(self._begun.items()):
-            self._end(lane, key, self._last_ns, "unfinished", index, event)
+            look = "interrupt" if key == "level" else "unfinished"  # a line may well be high at the end
+            self._end(lane, key, self._last_ns, look, index, event)
         self._drop_empty()
 
     def _reserve(self, controllers: Sequence[str]) -> None:

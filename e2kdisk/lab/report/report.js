@@ -347,7 +347,7 @@ function maps() {
   for (const disk of data.disks) {
     const place = byId("maps");
     const unit = disk.per_cell > 1 ? `${disk.per_cell} clusters of ${disk.cluster} bytes` : `a cluster of ${disk.cluster} bytes`;
-    place.append(make("h3", disk.name), make("p", `A cell is ${unit}; ${disk.changed.length} cells of the file changed.`));
+    place.append(make("h3", disk.name), make("p", `A cell is ${unit}. Changed in the file: ${disk.changed.length || "none"}.`));
     const pair = make("div", undefined, "pair");
     place.append(pair);
     for (const view of ["file", "guest"]) {
