@@ -100,11 +100,18 @@ class Mixed(Scenario):
         raise NotImplementedError
 
     def act(self, rig: Rig) -> None:
+        self.working = None
         self.mix = MIXES[self.MIXES[rig.decisions.choose("mix", len(self.MIXES))]]
         self.requests(rig)
 
     def requests(self, rig: Rig) -> None:
         raise NotImplementedError
+
+    working: Any = None
+    """The drivers of the run that goes on."""
+
+    def state(self) -> Sequence[object]:
+        return (self.mix, self.working) if self.working is not None else ()
 
     def turn(self, rig: Rig) -> None:
         rig.machine.run(max_instructions=100)
@@ -134,6 +141,7 @@ class VirtioOrders(Mixed):
         driver = RigDriver(rig, self.link)
         driver.init()
         self.listen(driver)
+        self.working = driver
         pending = [
             driver.start(asked.kind, asked.sector, asked.data, 512 * asked.count)
             if asked.kind == IN
@@ -337,12 +345,13 @@ class IdeOrders(Mixed):
         self.ports = Ports(rig, bus.io)
 
     def requests(self, rig: Rig) -> None:
-        first, second = self.mix[:2], self.mix[2:]
+        half = len(self.mix) // 2
+        first, second = self.mix[:half], self.mix[half:]
         places = ((0x1F0, 0x3F6, ata_driver.BUS_MASTER_PORT), (0x170, 0x376, ata_driver.BUS_MASTER_PORT + 8))
         channels = [
             Channel(
                 Ide(self.ports, base=base, control=control, master=master, setup=False),
-                list(enumerate(asked)),
+                [(number % 2, request) for number, request in enumerate(asked)],
                 dma=self.DMA,
                 room=0x8000 + 0x8000 * number,
             )
@@ -352,6 +361,7 @@ class IdeOrders(Mixed):
 
     def drive(self, rig: Rig, channels: Sequence[Channel]) -> None:
         """Let the channels work until all has been done."""
+        self.working = channels
         for channel in channels:
             channel.ide.set_control(ata_driver.SRST)
             channel.ide.set_control(0)
@@ -367,6 +377,17 @@ class IdeOrders(Mixed):
         for channel in channels:
             for asked, found in channel.found:
                 check_read(asked, found, self.mix if self.DISKS == 2 else ())
+
+
+class IdeLonger(IdeOrders):
+    """Twice as many commands on each channel: most orders meet in few states."""
+
+    MIXES = ("new clusters", "reads")
+
+    def requests(self, rig: Rig) -> None:
+        mix = self.mix
+        self.mix = (*mix[:2], *mix[:2], *mix[2:], *mix[2:])
+        super().requests(rig)
 
 
 class IdePio(IdeOrders):

@@ -15,12 +15,13 @@ import pytest
 
 from e2kdisk.aio import Scheduler
 from e2kdisk.aio.simulated import SimulatedEngine, oldest_first
+from e2kdisk.lab.search import Choose, Known, search
 from e2kdisk.qcow2.amend import AmendOptions, amend
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.preallocate import preallocate
 from tests.engine_lab import below, new_image, put
 from tests.qcow2_model import LabFile, check_bytes, open_image, orders, read_all
-from tests.state_search import Choose, Known, fingerprint, search
+from tests.state_search import fingerprint
 
 CLUSTER = 1024
 SIZE = 40 * CLUSTER

@@ -35,6 +35,10 @@ class Found:
     complete: bool = False
     """Every possible run was made."""
 
+    def summary(self) -> str:
+        """What there is to say besides runs; "" for nothing."""
+        return ""
+
     def add(self, other: Found) -> None:
         """Count other runs in."""
         self.runs += other.runs

@@ -55,6 +55,10 @@ class FoundCuts(Found):
     contents: set[bytes] = field(default_factory=set)
     """Digests of what was on the disks then."""
 
+    def summary(self) -> str:
+        """Found.summary."""
+        return f"the power was cut at {self.places} places, which left {len(self.contents)} different contents"
+
     def add(self, other: Found) -> None:
         """Found.add."""
         Found.add(self, other)

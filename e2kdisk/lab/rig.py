@@ -22,9 +22,10 @@ from e2kdisk.lab.decisions import Decision, Decisions, Natural, ReplayError, Sou
 from e2kdisk.lab.events import POLLS, Event, EventStream, Listener
 from e2kdisk.lab.following import FollowingScheduler
 from e2kdisk.lab.limited import LimitedMachine
-from e2kdisk.lab.monitors import MONITORS
+from e2kdisk.lab.monitors import MONITORS, Monitor
 from e2kdisk.lab.pages import Pages
 from e2kdisk.lab.rules import PLAIN, Rules
+from e2kdisk.lab.search import Known
 from e2kdisk.lab.volume import Traffic, VolumeNode
 from e2kdisk.lab.wires import LabWiring
 from e2kdisk.lab.witness import WitnessNode
@@ -65,6 +66,8 @@ class Run:
     violations: list[str] = field(default_factory=list)
     cut: bool = False
     """It ended with a power cut."""
+    known: bool = False
+    """It came to a state that another run has been in, and was given up there: nothing is judged."""
     left: bytes = b""
     """Digest of what the cut left on the disks."""
 
@@ -97,6 +100,7 @@ class Rig:
         self.decisions = Decisions(Natural())
         self.running = False
         self.violations: list[str] = []
+        self.monitors: list[Monitor] = []
         self.on_cut: Callable[[], None] = lambda: None
         self.traffic = Traffic(self.scheduler, lambda: self.machine.time.now_ns() if self.running else 0)
         self.traffic.begin(PLAIN, self.decisions)
@@ -193,8 +197,9 @@ class Rig:
         self.decisions.on_decision = lambda made: self.events.event("decision", made.name, choice=made.choice)
         self.traffic.begin(rules, self.decisions)
         self.traffic.calls = 0
-        monitors = [monitor(self) for monitor in MONITORS]
-        self.events.listeners = [*(monitor.event for monitor in monitors), *listeners]
+        self.monitors = [monitor(self) for monitor in MONITORS]
+        self.events.listeners = [*(monitor.event for monitor in self.monitors), *listeners]
+        known = False
         self.running = True
         try:
             act(self)
@@ -202,6 +207,8 @@ class Rig:
                 self.machine.scheduler.drain()
         except ReplayError:
             raise
+        except Known:
+            known = True
         except Exception as error:  # whatever our own code raises while a guest runs is a mistake of ours, too
             if not self.traffic.is_cut:
                 self.violation(f"{type(error).__name__}: {error}")
@@ -210,10 +217,10 @@ class Rig:
             self.events.listeners = list(listeners)  # the contracts end with the run
         cut = self.traffic.is_cut
         if not cut:
-            self.traffic.begin(PLAIN, self.decisions)
+            self.traffic.begin(PLAIN, Decisions(Natural()) if known else self.decisions)
         self._end_requests()
         self.events.listeners = []
-        return Run(self.decisions.made, self.events.hash, self.events.events, self.violations, cut)
+        return Run(self.decisions.made, self.events.hash, self.events.events, self.violations, cut, known)
 
     def _end_requests(self) -> None:
         """End what is in flight, so that the next run can begin; after a cut every call fails, so this ends.

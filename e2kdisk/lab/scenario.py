@@ -52,11 +52,20 @@ class Scenario:
     def revive(self, rig: Rig) -> None:
         """After a power cut, on what was found, with the machine at the base: show that the guest still works."""
 
+    def state(self) -> Sequence[object]:
+        """What act() itself holds in the middle of a run and goes on by: all of it, or pruning would be wrong.
+
+        Raises UsageError for a scenario that does not say, which cannot be pruned.
+        """
+        raise UsageError(f"{type(self).__name__} does not say what its own state is: --prune needs its state()")
+
     # -- runs -------------------------------------------------------------------------------------
 
     def run(self, source: Source, rules: Rules = PLAIN, *, listeners: Sequence[Listener] = ()) -> Run:
         """One run, and after a power cut what comes after it; listeners hear of all violations."""
         run = self.rig.run(self.act, source, rules, listeners=listeners)
+        if run.known:
+            return run
         heard, ns = len(run.violations), self.rig.events.now_ns()
         if run.cut:
             self._after_cut(run)

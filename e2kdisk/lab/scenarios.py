@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from e2kdisk.lab.rig import Rig
@@ -46,6 +47,10 @@ class Guest(Scenario):
         # With injected errors the guest is to say what failed; it must never pass over one.
         expected = "FAIL" if rig.traffic.faults else "PASS"
         assert verdict.startswith(expected), f"the guest says {verdict!r}"
+
+    def state(self) -> Sequence[object]:
+        """Scenario.state: act() only waits for the guest."""
+        return ()
 
     def revive(self, rig: Rig) -> None:
         """Scenario.revive: the whole program once more."""

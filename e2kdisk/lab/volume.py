@@ -26,6 +26,9 @@ SECTOR_BYTES = 512
 
 ERRORS = (errno.EIO, errno.ENOSPC)
 
+ORDER_DECISION = "next of "
+"""How the names of those decisions begin that choose between calls in flight."""
+
 POWER_DECISION = ": power"
 """How the names of those decisions end that cut the power."""
 
@@ -112,7 +115,7 @@ class Traffic:
         if not self.waiting:
             return False
         names = " | ".join(call.name for call in self.waiting)
-        call = self.waiting.pop(self.decisions.choose(f"next of {names}", len(self.waiting)))
+        call = self.waiting.pop(self.decisions.choose(ORDER_DECISION + names, len(self.waiting)))
         assert call.task is not None
         self.scheduler.wake(call.task)
         return True

@@ -65,6 +65,7 @@ def parser() -> Parser:
     explore.add_argument("--seeds", type=count("--seeds"), metavar="N", help="how many (default 200; 2 with --cuts)")
     explore.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default 0)")
     explore.add_argument("--orders", action="store_true", help="every possible run instead of seeds")
+    explore.add_argument("--prune", action="store_true", help="with --orders: follow each state once")
     explore.add_argument(
         "--cuts", type=count("--cuts"), metavar="N", help="cut the power at every write and flush, N endings each"
     )
@@ -184,7 +185,8 @@ def _explore(given: argparse.Namespace) -> int:
     from concurrent.futures import ProcessPoolExecutor
 
     from e2kdisk.lab.explore import explore_orders, explore_seeds
-    from e2kdisk.lab.power_cuts import FoundCuts, explore_cuts
+    from e2kdisk.lab.power_cuts import explore_cuts
+    from e2kdisk.lab.pruning import explore_states
 
     rules = _rules(given)
     began, line = time.perf_counter(), _Line()
@@ -193,10 +195,13 @@ def _explore(given: argparse.Namespace) -> int:
         rate = found.runs / (time.perf_counter() - began)
         line.show(f"{found.runs} runs, {rate:.0f} a second, {len(found.failures)} failures")
 
+    found: Found
     executor = ProcessPoolExecutor(given.jobs) if given.jobs > 1 else None
     try:
         seeds = range(given.first, given.first + (given.seeds or (2 if given.cuts else 200)))
-        if given.orders:
+        if given.orders and given.prune:
+            found = explore_states(given.scenario, rules, tell=tell)
+        elif given.orders:
             found = explore_orders(given.scenario, rules, executor, tell=tell)
         elif given.cuts:
             found = explore_cuts(given.scenario, rules, seeds, given.cuts, executor, tell=tell)
@@ -211,8 +216,8 @@ def _explore(given: argparse.Namespace) -> int:
     print(
         f"{found.runs} runs ({kinds}) in {seconds:.1f} s: {found.runs / seconds:.1f} a second, {found.cuts} power cuts"
     )
-    if isinstance(found, FoundCuts):
-        print(f"the power was cut at {found.places} places, which left {len(found.contents)} different contents")
+    if found.summary():
+        print(found.summary())
     if not found.failures:
         return 0
     status = _report_failure(found.failures[0], given.output)
