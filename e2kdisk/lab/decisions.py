@@ -89,6 +89,22 @@ class Replay:
         return min(decision.choice, options - 1)
 
 
+class Continued:
+    """The options of a list that must fit, then those of another source."""
+
+    def __init__(self, decisions: Sequence[Decision], source: Source) -> None:
+        self._begin = Replay(decisions)
+        self._left = len(decisions)
+        self._source = source
+
+    def pick(self, name: str, options: int, rare: bool) -> int:
+        """Source.pick. Raises ReplayError."""
+        if not self._left:
+            return self._source.pick(name, options, rare)
+        self._left -= 1
+        return self._begin.pick(name, options, rare)
+
+
 class Decisions:
     """The choices of one run, as they are made."""
 

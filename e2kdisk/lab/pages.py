@@ -6,6 +6,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterator
+from typing import Any
 
 PAGE = 4096
 _ZEROS = bytes(PAGE)
@@ -16,7 +17,7 @@ class Pages:
 
     __slots__ = ("_base", "_pages", "size")
 
-    def __init__(self, base: bytes | memoryview, size: int | None = None) -> None:
+    def __init__(self, base: bytes | bytearray | memoryview, size: int | None = None) -> None:
         self._base = memoryview(base)
         self._pages: dict[int, bytes] = {}
         self.size = self._base.nbytes if size is None else size
@@ -34,6 +35,18 @@ class Pages:
         other = Pages(self._base, self.size)
         other._pages = dict(self._pages)
         return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what is not zero: the file that the base may be a view of is not there in another process."""
+        pages = ((number, self._page(number)) for number in range(-(-self.size // PAGE)))
+        return Pages._of_pages, (self.size, {number: page for number, page in pages if page != _ZEROS})
+
+    @classmethod
+    def _of_pages(cls, size: int, pages: dict[int, bytes]) -> Pages:
+        base = bytearray(-(-size // PAGE) * PAGE)
+        for number, page in pages.items():
+            base[number * PAGE : (number + 1) * PAGE] = page
+        return cls(base, size)
 
     @property
     def changed_bytes(self) -> int:

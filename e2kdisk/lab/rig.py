@@ -1,13 +1,14 @@
 """Rig: one machine with its disks in memory, put back to the same base for each run.
 
 A run begins at the base with formats freshly opened, so it is a function of its decisions: that is also how one comes
-back to any point inside a run, with its requests in flight, in another process or on another day.
+back to any point inside a run, with its requests in flight, in another process or on another day (see checkpoint).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from e2kdisk.block.disk import Disk
 from e2kdisk.block.open import Opener
 from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.policy import OpenPolicy
+from e2kdisk.errors import UsageError
+from e2kdisk.lab.checkpoint import Checkpoint, Return
 from e2kdisk.lab.decisions import Decision, Decisions, Natural, ReplayError, Source
 from e2kdisk.lab.events import POLLS, Event, EventStream, Listener
 from e2kdisk.lab.following import FollowingScheduler
@@ -221,6 +224,42 @@ class Rig:
         self._end_requests()
         self.events.listeners = []
         return Run(self.decisions.made, self.events.hash, self.events.events, self.violations, cut, known)
+
+    def checkpoint(self) -> Checkpoint:
+        """Where the run is that goes on now: for act(), or for a listener. Raises UsageError outside of a run."""
+        if not self.running:
+            raise UsageError("a checkpoint is a place inside a run, and none goes on")
+        return Checkpoint(
+            self.base,
+            self.traffic.rules,
+            tuple(self.decisions.made),
+            deepcopy(self.decisions.source),
+            self.events.events,
+            self.events.hash,
+            len(self.scheduler.tasks),
+            self.machine.time.now_ns(),
+        )
+
+    def resume(
+        self,
+        checkpoint: Checkpoint,
+        act: Callable[[Rig], None],
+        source: Source | None = None,
+        *,
+        listeners: Sequence[Listener] = (),
+    ) -> Run:
+        """Go back to a checkpoint and on to the end of its run, with the decisions to come, or those of a source.
+
+        Costs as much as the run up to there did. Raises ReplayError if it was another run's.
+        """
+        way = Return(checkpoint, self.events, deepcopy(checkpoint.source) if source is None else source)
+        own, self.base = self.base, checkpoint.base
+        try:
+            run = self.run(act, way.source, checkpoint.rules, listeners=[*listeners, way.event])
+        finally:
+            self.base = own
+        way.verify()
+        return run
 
     def _end_requests(self) -> None:
         """End what is in flight, so that the next run can begin; after a cut every call fails, so this ends.

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from e2kdisk.errors import UsageError
 from e2kdisk.lab.aftermath import complaints, complaints_at_end
+from e2kdisk.lab.checkpoint import Checkpoint
 from e2kdisk.lab.decisions import Source
 from e2kdisk.lab.events import Event, Listener
 from e2kdisk.lab.pages import Pages
@@ -63,7 +64,16 @@ class Scenario:
 
     def run(self, source: Source, rules: Rules = PLAIN, *, listeners: Sequence[Listener] = ()) -> Run:
         """One run, and after a power cut what comes after it; listeners hear of all violations."""
-        run = self.rig.run(self.act, source, rules, listeners=listeners)
+        return self._judge(self.rig.run(self.act, source, rules, listeners=listeners), listeners)
+
+    def resume(
+        self, checkpoint: Checkpoint, source: Source | None = None, *, listeners: Sequence[Listener] = ()
+    ) -> Run:
+        """Rig.resume, and what comes after it. Raises ReplayError."""
+        return self._judge(self.rig.resume(checkpoint, self.act, source, listeners=listeners), listeners)
+
+    def _judge(self, run: Run, listeners: Sequence[Listener]) -> Run:
+        """Add to a run what the image says at its end."""
         if run.known:
             return run
         heard, ns = len(run.violations), self.rig.events.now_ns()
