@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -55,15 +56,23 @@ class Browser:
         self._number = 0
         self._held = b""
         self._session = ""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Runtime", "Log", "Page", "Network"):
-            self.call(f"{domain}.enable")
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Runtime", "Log", "Page", "Network"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
         os.close(self._out)
         os.close(self._in)
         os.killpg(self._process.pid, signal.SIGKILL)  # its own session: the browser and its children
@@ -85,6 +94,8 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._held:
+            ready, _, _ = select.select([self._in], [], [], PATIENCE_SECONDS)
+            assert ready, f"the browser has said nothing for {PATIENCE_SECONDS} s"
             piece = os.read(self._in, 1 << 20)
             assert piece, "the browser has gone"
             self._held += piece

@@ -12,7 +12,22 @@ from typing import IO
 from e2kdisk.lab.events import Event
 
 DECIMAL = frozenset(
-    {"size", "length", "bytes", "sector", "request", "call", "clusters", "choice", "head", "level", "drive"}
+    {
+        "size",
+        "length",
+        "bytes",
+        "sector",
+        "request",
+        "call",
+        "clusters",
+        "choice",
+        "head",
+        "level",
+        "drive",
+        "index",
+        "entries",
+        "copied",
+    }
 )
 """Fields that are counted; other numbers are addresses and bits, in hexadecimal."""
 

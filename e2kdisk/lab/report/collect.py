@@ -1,4 +1,4 @@
-"""Collector: the events of a run, as many as a page can show; the latest ones of a long run."""
+"""Collector: the events of a run that a page has room for: those around the first failure, or the last ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ MOST_STEPS = 10_000
 MOST_DETAILS = 8_000
 """Of register accesses and changes of guest memory."""
 DETAILS = frozenset({"read", "write", "dma", "ring"})
+MOST_ALARMS = 200
+ALARMS = ("violation", "power-cut", "fault")
+"""Always kept, however far from the end."""
+ENDS = ("violation", "power-cut")
+"""What a long run is looked at for."""
 
 
 class Numbered(NamedTuple):
@@ -21,28 +26,59 @@ class Numbered(NamedTuple):
     event: Event
 
 
+class _Window:
+    """The latest items, or when something went wrong: those before it, and for a quarter of the room those after."""
+
+    def __init__(self, most: int) -> None:
+        self.items: deque[Numbered] = deque(maxlen=most)
+        self._room: int | None = None
+
+    def settle(self) -> None:
+        """What comes from now on may take a quarter of the room."""
+        if self._room is None:
+            self._room = (self.items.maxlen or 0) // 4
+
+    def add(self, item: Numbered) -> None:
+        """Keep one, and let the oldest go if need be."""
+        if self._room is not None:
+            if self._room == 0:
+                return
+            self._room -= 1
+        self.items.append(item)
+
+
 class Collector:
     """A listener of one run."""
 
     def __init__(self, most_steps: int = MOST_STEPS, most_details: int = MOST_DETAILS) -> None:
         self.count = 0
         self.kinds: Counter[str] = Counter()
-        self._steps: deque[Numbered] = deque(maxlen=most_steps)
-        self._details: deque[Numbered] = deque(maxlen=most_details)
+        self._steps = _Window(most_steps)
+        self._details = _Window(most_details)
+        self._alarms: list[Numbered] = []
 
     def event(self, event: Event) -> None:
-        """Keep one, and let the oldest of its sort go when there are too many."""
+        """Keep one if it is near enough to what matters."""
         self.count += 1
-        self.kinds["decision" if event.source == "decision" else event.kind] += 1
-        is_detail = event.kind in DETAILS and event.source != "decision"
-        (self._details if is_detail else self._steps).append(Numbered(self.count, event))
+        is_decision = event.source == "decision"
+        self.kinds["decision" if is_decision else event.kind] += 1
+        item = Numbered(self.count, event)
+        if not is_decision and event.kind in ALARMS and len(self._alarms) < MOST_ALARMS:
+            self._alarms.append(item)
+            if event.kind in ENDS:
+                self._steps.settle()
+                self._details.settle()
+        elif not is_decision and event.kind in DETAILS:
+            self._details.add(item)
+        else:
+            self._steps.add(item)
 
     @property
     def events(self) -> list[Numbered]:
         """What is kept, in order."""
-        return sorted([*self._steps, *self._details], key=lambda item: item.number)
+        return sorted([*self._steps.items, *self._details.items, *self._alarms], key=lambda item: item.number)
 
     @property
     def dropped(self) -> int:
         """How many are not shown."""
-        return self.count - len(self._steps) - len(self._details)
+        return self.count - len(self.events)

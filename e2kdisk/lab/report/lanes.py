@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from e2kdisk.lab.events import Event
-from e2kdisk.lab.report.collect import Numbered
+from e2kdisk.lab.report.collect import ALARMS, Numbered
 from e2kdisk.lab.timeline import Slots
 
 KINDS = {"guest-error": "error"}
 """Looks of what a controller reports besides accesses."""
-ALARMS = ("violation", "power-cut", "fault")
 
 
 class Mark(NamedTuple):

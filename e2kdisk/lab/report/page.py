@@ -100,8 +100,8 @@ def _notes(record: Record, run: Run, collector: Collector) -> list[str]:
         notes.append("The image is shown as the failed run left it: what the format still held in memory is not in it.")
     if collector.dropped:
         notes.append(
-            f"The run is long: {collector.dropped:,} of its {collector.count:,} events, the earliest of their sorts, "
-            "are left out of the picture and the table. A timeline (--timeline FILE.json) has all."
+            f"The run is long: {collector.dropped:,} of its {collector.count:,} events are left out of the picture "
+            "and the table, those furthest from the first failure or from the end. --timeline FILE.json has all."
         )
     if len(run.decisions) > MOST_DECISIONS:
         notes.append(f"The list of decisions stops after {MOST_DECISIONS:,} of {len(run.decisions):,}.")

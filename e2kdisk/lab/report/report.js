@@ -84,8 +84,9 @@ function setAxis(squeeze) {
   view = { from: -margin, to: axis.end + margin };
 }
 
-const toX = (place) => (place - view.from) / (view.to - view.from) * canvas.clientWidth;
-const toPlace = (x) => view.from + x / canvas.clientWidth * (view.to - view.from);
+let across = 1;  // pixels; asking the canvas for each mark would take most of the time
+const toX = (place) => (place - view.from) / (view.to - view.from) * across;
+const toPlace = (x) => view.from + x / across * (view.to - view.from);
 
 function box(mark) {
   const x = toX(mark.from), width = mark.end === null ? MOMENT : Math.max(MOMENT, toX(mark.to) - x);
@@ -104,7 +105,7 @@ function ticks() {
 }
 
 function draw() {
-  const pen = fitted(canvas, height), width = canvas.clientWidth;
+  const pen = fitted(canvas, height), width = across = canvas.clientWidth, page = colour("page");
   const looks = Object.fromEntries(Object.keys(NAMES).map((look) => [look, colour(look)]));
   const ink = colour("ink"), dim = colour("dim"), line = colour("line"), panel = colour("panel"), bad = colour("bad");
   pen.font = "11px ui-monospace, 'DejaVu Sans Mono', monospace";
@@ -134,6 +135,7 @@ function draw() {
     pen.globalAlpha = request && mark.request !== request ? 0.22 : 1;
     pen.fillStyle = looks[mark.look] || looks.other;
     pen.fillRect(x, y, wide, high);
+    pen.fillStyle = page;
     if (wide > 46) label(pen, mark, x, y, wide, width);
     if (mark === hovered || mark.event === chosenEvent) {
       pen.globalAlpha = 1;
@@ -168,7 +170,6 @@ function label(pen, mark, x, y, wide, width) {
   if (!text || room < 30) return;
   pen.save();
   pen.beginPath(); pen.rect(from, y, room + 6, ROW); pen.clip();
-  pen.fillStyle = colour("page");
   pen.fillText(text, from + 4, y + 10);
   pen.restore();
 }
