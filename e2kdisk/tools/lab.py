@@ -31,6 +31,7 @@ examples:
   $ e2kdisk lab explore guest-arm64 --rules power --seeds 1000 --jobs 2
   $ e2kdisk lab shrink failure.json && e2kdisk lab replay failure.json
   $ e2kdisk lab explore guest-arm64 --cuts 4 --seeds 10
+  $ e2kdisk lab replay failure.json --report failure.html --timeline trace.json
   $ e2kdisk lab explore my_scenario.py:Mine --orders
 """
 
