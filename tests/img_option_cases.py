@@ -63,6 +63,13 @@ _OTHERS = {
 }  # fmt: skip
 """Where it has another meaning, or none anywhere else."""
 
+_LONG = """
+    object image-opts target-image-opts force-share output format repair backing-chain flush-interval no-drain pattern add
+    remove clear enable disable merge granularity source-file source-format target-is-zero bitmaps skip-broken-bitmaps
+    salvage start-offset max-length size force preallocation shrink quiet progress cache options
+"""
+"""Long options, of which each sub-command knows some."""
+
 _TREES = r"""
 map --image-opts driver=qcow2,file.filename=over.q,backing.driver=qcow2,backing.file.filename=v2.q
 map --image-opts driver=qcow2,file.filename=over.q,backing.file.filename=v2.q
@@ -183,8 +190,75 @@ info fat:base.q
 info json:
 info json:"x"
 info json:5
+create -f qcow2 -o preallocation=falloc new 1M ; check new
+create -f qcow2 -o preallocation=metadata,lazy_refcounts=on new 1M ; check new
+create -f qcow2 -o backing_file=base.q,backing_fmt=qcow2 new ; info new
+create -f qcow2 -o nocow=on new 1M
+create -f raw -o nocow=on new 1M
+create -f raw -o extent_size_hint=1M new 1M
+create -f qcow2 -o extent_size_hint=4k new 1M
+create -f qcow2 -o compression_type=zlib new 1M ; info new
+create -f qcow2 -o compat=v3 new 1M
+create -f qcow2 -o compat=v2 new 1M ; info new
+convert -O qcow2 -o compression_type=zlib -c base.q new ; check new
+convert -O qcow2 -o preallocation=falloc base.q new ; check new
+convert -O qcow2 -o backing_file=base.q,backing_fmt=qcow2 over.q new ; info new ; map new
+convert -p -O raw base.q new
+convert -q -c -O qcow2 base.q new ; check new
+convert -W -m 16 -O raw base.q new
+convert -r 100M -O raw base.q new
+convert -S 1M -O raw base.q new
+convert -O raw -l 1 snap.q new
+convert -s first -O raw snap.q new
+convert -O qcow2 -l snapshot.name=nope snap.q new
+convert -l snapshot.id=9 -O qcow2 snap.q new
+compare -p base.q v2.q
+check -p base.q
+map -p base.q
+bench -c 3 -t none base.q
+bench -c 3 -t directsync -w base.q
+bench -c 3 -t unsafe -w base.q
+commit -r 10M over.q ; map over.q
+commit -p -t directsync over.q
+commit -d top.q ; info --backing-chain top.q
+rebase -p -b v2.q -F qcow2 over.q
+rebase -u -b % over.q ; info over.q
+rebase -T directsync -t none -b v2.q -F qcow2 over.q ; check over.q
+resize --preallocation=off base.q 8M ; check base.q
+resize -f raw disk.raw 1M
+resize --shrink base.q 1M ; check base.q ; info base.q
+resize base.q +0
+resize base.q 4M
+snapshot -l --output=json snap.q
+snapshot -q -c new base.q ; snapshot -l base.q
+snapshot -c % base.q
+amend -p -f qcow2 -o compat=0.10 base.q ; info base.q
+amend -q -o lazy_refcounts=on,refcount_bits=8 base.q
+amend --force -o lazy_refcounts=on base.q
+amend -o backing_file=base.q,backing_fmt=qcow2 top.q ; info top.q
+amend -t none -o compat=1.1 v2.q ; check v2.q
+measure --output=json -O raw base.q
+measure -O qcow2 -o preallocation=metadata --size 10G
+measure -O qcow2 -o cluster_size=2M,refcount_bits=64 --size 10G
+measure -O qcow2 -l second snap.q
+measure -O raw --size 1
+dd if=base.q of=new bs=64k count=0
+dd -f raw -O raw if=disk.raw of=new bs=4096 count=10 skip=64
+dd if=base.q of=/nodir/new
+bitmap --add -g 4k base.q b0 ; info base.q ; bitmap --remove base.q b0
+bitmap --add base.q b0 --add base.q b1
+bitmap --add --disable base.q b0 ; bitmap --enable base.q b0 ; bitmap --clear base.q b0 ; info --output=json base.q
+bitmap --merge b0 base.q b1
+check --output=json -r all leak.q
+check -r leaks -q leak.q
+check -U -r leaks leak.q
+info --backing-chain top.q
+info --backing-chain -U --output=json top.q
+map --start-offset=1M --max-length=1M --output=json top.q
+map --start-offset=5M base.q
+map --start-offset=-1 base.q
 """
-"""Values that are trees of their own: images with their backing files, windows, cache modes, secrets."""
+"""Values that are trees of their own, cache modes, secrets; options together; what other sub-commands know."""
 
 
 def cases() -> Iterator[tuple[str, ...]]:
@@ -199,4 +273,7 @@ def cases() -> Iterator[tuple[str, ...]]:
                     for word in line.split()
                 )
             yield (f"{command} {option} {value or ''} {line}", "info --output=json base.q")
+    for command in OPTIONS:
+        if command != "measure":  # which prints its help, whatever is wrong
+            yield tuple(f"{command} --{name}" for name in _LONG.split())
     yield from (tuple(line.split(" ; ")) for line in _TREES.strip().splitlines())

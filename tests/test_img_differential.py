@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs("qemu-utils")
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = all_cases()
-SAMPLE = CASES[::40]
+SAMPLE = CASES[::50]
 """The fast tier's share."""
 SLICES = 24
 

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    given = Given(arguments, "c:d:f:ni:o:qs:S:t:wU", LONG)
+    given = Given(arguments, "c:d:f:ni:o:qs:S:t:wU", LONG, without="object")
     count = _number(given.value("c"), 75000, "request count")
     depth = _number(given.value("d"), 64, "queue depth")
     if given.value("i") not in (None, *AIO):

@@ -22,7 +22,7 @@ REMOVAL_HINT = "Try block-dirty-bitmap-remove to delete this bitmap from disk\n"
 def run(arguments: list[str]) -> int:
     """Run the command."""
     long: dict[str, bool | str] = {name: name == "merge" for name in ACTIONS}
-    given = Given(arguments, "b:f:F:g:", long)
+    given = Given(arguments, "b:f:F:g:", long | {"granularity": "g", "source-file": "b", "source-format": "F"})
     actions = [(key, value) for key, value in given.options if key in ACTIONS]
     granularity = None
     for text in given.values("g"):

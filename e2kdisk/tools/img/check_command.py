@@ -23,7 +23,7 @@ _CACHED = ("writeback", "writethrough", "unsafe")
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    given = Given(arguments, "f:r:T:qU", {"repair": "r"})
+    given = Given(arguments, "f:r:T:qU", {"format": "f", "output": True, "repair": "r"})
     fix = given.value("r")
     if fix not in (None, "leaks", "all"):
         raise usage(f"Unknown option value for -r (expecting 'leaks' or 'all'): {fix}")
@@ -63,7 +63,7 @@ def _check(name: str, given: Given, fix: str | None, cache: str) -> CheckResult:
     try:
         image = session.open_given(name, given, no_backing=True)
     except Failure as error:
-        if given.value("f") == "raw" or "key-secret" in error.text:
+        if given.value("f") not in (None, "qcow2") or "key-secret" in error.text:
             raise  # everything else may be what a check is for
     if image is not None:
         format = image.format

@@ -60,6 +60,8 @@ def run(arguments: list[str]) -> int:
         if format not in FORMATS:
             raise Failure(f"Unknown file format '{format}'")
         if given.has("bitmaps"):
+            if not given.has("n") and format == "raw":
+                raise Failure("Format driver 'raw' does not support bitmaps")
             need_copyable(sources, skip_broken=given.has("skip-broken-bitmaps"))
         values = _target_values(given, format, text, sum(source.size for source in sources))
         target = _target(session, given, format, given.names[-1], values, target_cache)
@@ -129,8 +131,6 @@ def _sparse(text: str | None) -> int:
 
 def _need_sense(given: Given, options: str) -> None:
     """Refuse options that contradict each other."""
-    if given.has("bitmaps") and not given.has("n") and (given.value("O") or "raw") == "raw":
-        raise Failure("Format driver 'raw' does not support bitmaps")
     offload = given.has("C")
     rules = (
         (

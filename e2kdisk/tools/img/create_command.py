@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    given = Given(arguments, "F:b:f:o:qu")
+    given = Given(arguments, "F:b:f:o:qu", without="image-opts")
     format = given.value("f") or "raw"
     text = join(given.values("o"))
     if wants_help(given.values("o")):

@@ -12,18 +12,29 @@ LONG: dict[str, bool | str] = {
     "help": "h",
     "object": True,
     "image-opts": False,
-    "force-share": "U",
-    "output": True,
 }
+"""What most commands know; "force-share" goes with U."""
 
 
 class Given:
     """The options and file names of one command."""
 
-    def __init__(self, arguments: Sequence[str], short: str, long: Mapping[str, bool | str] | None = None) -> None:
-        """Raises Failure for options that are not known, Help if the help is wanted."""
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        short: str,
+        long: Mapping[str, bool | str] | None = None,
+        *,
+        without: str | None = None,
+    ) -> None:
+        """`without` names one that most commands know and this one does not.
+
+        Raises Failure for options that are not known, Help if the help is wanted.
+        """
+        known = LONG | dict(long or {}) | ({"force-share": "U"} if "U" in short else {})
+        known.pop(without or "", None)
         self.options: Options
-        self.options, self.names = parse(arguments, "h" + short, LONG | dict(long or {}))
+        self.options, self.names = parse(arguments, "h" + short, known)
         if self.has("h"):
             raise HelpWanted
         self.json = self.value("output") == "json"

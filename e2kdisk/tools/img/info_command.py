@@ -20,7 +20,7 @@ FOREIGN_HEADS = (b"QFI\xfb", b"QED\0", b"KDMV", b"COWD", b"# Di", b"vhdx", b"con
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    given = Given(arguments, "f:U", {"backing-chain": False})
+    given = Given(arguments, "f:U", {"backing-chain": False, "format": "f", "output": True})
     given.need_output()
     name = given.one_name()
     if given.values("object"):

@@ -10,7 +10,7 @@ from e2kdisk.tools.img.sizes import size_argument
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    given = Given(arguments, "f:s:l:U", {"start-offset": "s", "max-length": "l"})
+    given = Given(arguments, "f:s:l:U", {"format": "f", "output": True, "start-offset": "s", "max-length": "l"})
     start_text, length_text = given.value("s"), given.value("l")
     start = 0 if start_text is None else size_argument("start offset", start_text)
     length = None if length_text is None else size_argument("max length", length_text)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from e2kdisk.tools.img.create_options import FORMATS, PROTOCOL, join, parse
-from e2kdisk.tools.img.errors import Failure, report
-from e2kdisk.tools.img.given import Given
+from e2kdisk.tools.img.errors import Failure, report, write_error
+from e2kdisk.tools.img.given import Given, HelpWanted
 from e2kdisk.tools.img.output import json_text
 from e2kdisk.tools.img.sizes import size_argument
 
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    given = Given(arguments, "f:l:o:O:U", {"size": True})
+    try:
+        given = Given(arguments, "f:l:o:O:U", {"output": True, "size": True})
+    except Failure as error:
+        # As qemu-img: what getopt says, and the help.
+        write_error(f"measure: {_as_getopt(error.text)}\n")
+        raise HelpWanted from None
     text = join(given.values("o"))
     given.need_output()
     size_text = given.value("size")
@@ -34,6 +39,15 @@ def run(arguments: list[str]) -> int:
     if "bitmaps" in facts:
         print(f"bitmaps size: {facts['bitmaps']}")
     return 0
+
+
+def _as_getopt(text: str) -> str:
+    """What the C library says of an option."""
+    what, _, option = text.partition(" option ")
+    letter = option.strip("'").lstrip("-")
+    if what == "unrecognized":
+        return text if option.startswith("'--") else f"invalid option -- '{letter}'"
+    return f"option {option} requires an argument" if "--" in option else f"option requires an argument -- '{letter}'"
 
 
 def _measure(given: Given, size: int | None, text: str) -> dict[str, int]:
