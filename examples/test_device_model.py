@@ -17,15 +17,14 @@ READ_ONE_SECTOR = [(HEADER, 16, 1, 1), (DATA, 512, 3, 2), (STATUS, 1, 2, 0)]  # 
 
 
 @pytest.fixture
-def device(disk_image, trace):
+def device(drive, trace):
     """A virtio-blk controller behind virtio-mmio, with RAM and an interrupt line, on a qcow2 image."""
-    with e2kdisk.open_disk(disk_image(1 << 20, fill=0xA5)) as disk:
-        controller = e2kdisk.VirtioMmio(e2kdisk.VirtioBlk(disk))
-        memory, ram, irq = RamMemory(), bytearray(0x8000), IrqLine()
-        memory.add_bank(RAM, memoryview(ram))
-        controller.connect(memory, irq)
-        controller.trace = trace  # what the device did is in the report of a failure
-        yield controller, ram, irq
+    controller = e2kdisk.VirtioMmio(e2kdisk.VirtioBlk(drive(1 << 20, fill=0xA5)))
+    memory, ram, irq = RamMemory(), bytearray(0x8000), IrqLine()
+    memory.add_bank(RAM, memoryview(ram))
+    controller.connect(memory, irq)
+    controller.trace = trace  # what the device did is in the report of a failure
+    return controller, ram, irq
 
 
 def start(controller, sector, ram):

@@ -43,6 +43,32 @@ def test_breaks(schedule):
     schedule.run(Broken)
 """
 
+BUS = """
+import pytest
+
+pytestmark = pytest.mark.e2k_bus
+
+def test_registers_and_memory_of_a_board_with_two_drives(bus, drive):
+    board = bus(drives=[drive(1 << 20, fill=7), drive(1 << 19, format="raw")], ram=16 << 20)
+    slots = range(0xA00_0000, 0xA00_4000, 0x200)  # virtio-mmio of virt-arm64: magic, device 2 is a disk
+    disks = [at for at in slots if board.read(at, 4) == 0x74726976 and board.read(at + 8, 4) == 2]
+    assert sorted(board.read(at + 0x100, 8) for at in disks) == [1024, 2048]  # their capacity in sectors
+    board.write(0x4000_0000, 4, 0x61746164)
+    assert board.load(0x4000_0000, 5) == b"data\\0"
+    board.finish()
+
+def test_a_drive_is_a_disk(drive):
+    first, second = drive(4096, fill=b"first"), drive(4096)
+    assert first.pread(0, 5) == b"first"
+    assert first.scheduler is second.scheduler
+
+def test_no_cpu_runs(machine):
+    machine(bios=b"\\0\\0\\0\\x14", ram=16 << 20).run()
+
+def test_nothing_boots(booted):
+    pass
+"""
+
 
 @pytest.fixture
 def project(tmp_path):
@@ -127,6 +153,14 @@ def test_all_workers_of_xdist_have_one_seed(project):
     assert outcomes(done) == {"failed": 10}
     assert {"gw0", "gw1"} <= set(re.findall(r"\[(gw\d)\]", done.stdout))
     assert len(set(re.findall(r"--e2k-seed=\d+", done.stdout))) == 1
+
+
+def test_a_test_marked_e2k_bus_takes_the_place_of_the_cpu(project):
+    done = project(BUS)
+    assert outcomes(done) == {"failed": 1, "passed": 2, "error": 1}, done.stdout
+    assert "marked e2k_bus: it takes the place of the CPU, so no CPU runs in it" in done.stdout
+    assert "e2k_bus: no CPU runs in this test, so nothing can be booted" in done.stdout
+    assert outcomes(project(BUS, "test_it.py", "-m", "not e2k_bus")) == {"deselected": 4}
 
 
 def test_a_run_that_breaks_a_contract_is_written_replayed_and_shrunk(project, tmp_path):

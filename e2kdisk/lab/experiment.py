@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from e2kdisk.errors import UsageError
 
 if TYPE_CHECKING:
+    from e2kdisk.block.disk import Disk
+    from e2kdisk.lab.board_bus import BoardBus
     from e2kdisk.lab.event_log import EventLog
     from e2kdisk.lab.limited import LimitedMachine
 
@@ -27,13 +29,18 @@ CHUNK = 1 << 20
 class Experiment:
     """What one test uses; finish() ends it."""
 
-    def __init__(self, directory: Path, *, most_instructions: int | None = None, keep: Keep = "failed") -> None:
+    def __init__(
+        self, directory: Path, *, most_instructions: int | None = None, runs: bool = True, keep: Keep = "failed"
+    ) -> None:
+        """runs: its machines may run; else the test takes the place of their CPUs."""
         self.directory = directory
         self.trace: EventLog | None = None
         """Of every machine made from now on."""
         self._most_instructions = most_instructions
+        self._runs = runs
         self._keep = keep
         self._images: list[Path] = []
+        self._disks: list[Disk] = []
         self._machines: list[LimitedMachine] = []
         self._numbers = count()
 
@@ -52,13 +59,30 @@ class Experiment:
         self._images.append(path)
         return make_image(path, size, format=format, backing=backing, fill=fill, **options)
 
+    def drive(self, size: int | None = None, *, format: str = "qcow2", **options: Any) -> Disk:
+        """An open disk on a new image; arguments are image()'s. All of a test share a scheduler, so a machine's can."""
+        from e2kdisk.block.open import open_disk
+        from e2kdisk.block.policy import OpenPolicy
+
+        image = self.image(size, format=format, **options)
+        scheduler = self._disks[0].scheduler if self._disks else None
+        disk = open_disk(image, format=format, scheduler=scheduler, policy=OpenPolicy.permissive())
+        self._disks.append(disk)
+        return disk
+
+    def bus(self, board: str = "virt-arm64", **options: Any) -> BoardBus:
+        """The addresses of a new machine, whose CPU does not run; arguments are machine()'s."""
+        from e2kdisk.lab.board_bus import BoardBus
+
+        return BoardBus(self.machine(board, runs=False, **options))
+
     def machine(self, board: str = "virt-arm64", **options: Any) -> LimitedMachine:
         """A new machine; arguments are Machine's. Raises what Machine raises."""
         from e2kdisk.block.policy import OpenPolicy
         from e2kdisk.lab.limited import LimitedMachine
 
         # A test's images are its own, and their backing files are in a directory that it shares with others.
-        options = {"policy": OpenPolicy.permissive(), "trace": self.trace} | options
+        options = {"policy": OpenPolicy.permissive(), "trace": self.trace, "runs": self._runs} | options
         machine = LimitedMachine(board, most_instructions=self._most_instructions, **options)
         self._machines.append(machine)
         return machine
@@ -99,6 +123,8 @@ class Experiment:
             for path in self._images:
                 if path not in kept:
                     stack.callback(path.unlink, missing_ok=True)
+            for disk in self._disks:
+                stack.callback(disk.close)
             for machine in self._machines:
                 stack.callback(machine.close)
 

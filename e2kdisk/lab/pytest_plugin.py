@@ -1,6 +1,6 @@
 """The pytest plug-in: guests, controllers and disk images for tests, and schedules and faults from a seed.
 
-Fixtures    disk_image, machine, golden_images, booted, console, trace, schedule, faults
+Fixtures    disk_image, drive, machine, bus, golden_images, booted, console, trace, schedule, faults
 Options     --e2k-seed, --e2k-schedules, --e2k-replay, --e2k-shrink, --e2k-max-insns, --e2k-keep-images
 Markers     e2k_boot, e2k_bus, e2k_faults, requires_firmware
 
@@ -23,6 +23,8 @@ from e2kdisk.errors import UsageError
 from e2kdisk.lab.experiment import Experiment
 
 if TYPE_CHECKING:
+    from e2kdisk.block.disk import Disk
+    from e2kdisk.lab.board_bus import BoardBus
     from e2kdisk.lab.boots import Boots
     from e2kdisk.lab.event_log import EventLog
     from e2kdisk.lab.limited import LimitedMachine
@@ -35,7 +37,7 @@ SEED_BITS = 32
 
 MARKERS = (
     "e2k_boot(board, bios, steps, prompt, timeout, ram): what the fixture `booted` boots; default: Debian's U-Boot",
-    "e2k_bus: drives a controller's registers itself, without a guest CPU (to select with -m)",
+    "e2k_bus: the test takes the place of the guest's CPU (see the fixture `bus`); no machine may run",
     "e2k_faults(rules, schedules): what `schedule` and `faults` decide (a name of `e2kdisk lab list`), and how often",
     "requires_firmware(package, ...): left out where the Debian package is not installed",
 )
@@ -189,7 +191,8 @@ def e2k_experiment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[E
     """What the other fixtures of a test share."""
     config, item = request.config, request.node
     limit, keep = config.getoption("e2k_max_insns"), config.getoption("e2k_keep_images")
-    experiment = item.stash[_experiment] = Experiment(tmp_path, most_instructions=limit, keep=keep)
+    runs = item.get_closest_marker("e2k_bus") is None
+    experiment = item.stash[_experiment] = Experiment(tmp_path, most_instructions=limit, runs=runs, keep=keep)
     yield experiment
     experiment.finish(failed=item.stash.get(_failed, False))
 
@@ -202,6 +205,24 @@ def disk_image(e2k_experiment: Experiment) -> Callable[..., Path]:
     whole disk, or the bytes that it begins with; options are those of e2kdisk.create.
     """
     return e2k_experiment.image
+
+
+@pytest.fixture
+def drive(e2k_experiment: Experiment) -> Callable[..., Disk]:
+    """Call `drive(size, **options) -> Disk`: an open disk on a new image, closed after the test.
+
+    Arguments are those of `disk_image`. It goes behind a controller, or to `machine` or `bus` as one of their drives.
+    """
+    return e2k_experiment.drive
+
+
+@pytest.fixture
+def bus(e2k_experiment: Experiment) -> Callable[..., BoardBus]:
+    """Call `bus(board="virt-arm64", **options) -> BoardBus`: a machine's RAM and registers, in the place of its CPU.
+
+    read(address, size), write(address, size, value), load(address, length), store(address, data), finish().
+    """
+    return e2k_experiment.bus
 
 
 @pytest.fixture
@@ -237,6 +258,8 @@ def booted(
     """
     from e2kdisk.lab.boots import Boot
 
+    if request.node.get_closest_marker("e2k_bus") is not None:
+        pytest.fail("e2k_bus: no CPU runs in this test, so nothing can be booted", pytrace=False)
     marker = request.node.get_closest_marker("e2k_boot")
     try:
         boot = Boot() if marker is None else Boot(*marker.args, **marker.kwargs)
