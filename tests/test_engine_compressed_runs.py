@@ -105,3 +105,25 @@ def test_a_broken_cluster_among_many_is_named(broken: int, how: str) -> None:
         get(image, 0, 32 * CLUSTER)
     after = (broken + 1) * CLUSTER
     assert get(image, after, 8 * CLUSTER) == model[after : after + 8 * CLUSTER]
+
+
+def test_a_cluster_that_is_read_in_pieces_is_decompressed_once_and_never_shown_when_it_is_old() -> None:
+    file, model = packed_image(random.Random(3), list(range(COUNT)))
+    image = reopened(file.data)
+    entries(image)
+    reads: list[int] = []
+    read = image.file.read
+
+    async def counted(offset: int, iov: list[memoryview]) -> None:
+        reads.append(offset)
+        await read(offset, iov)
+
+    image.file.read = counted
+    for start in range(CLUSTER, 2 * CLUSTER, 512):
+        assert get(image, start, 512) == model[start : start + 512]
+    assert len(reads) == 1
+    for number in range(1, 4):  # what replaces it may get its place in the file, and its entry
+        data = bytes([number]) * CLUSTER
+        image.scheduler.run(image.write_compressed(CLUSTER, [memoryview(data)]))
+        image.scheduler.run(image.flush())
+        assert get(image, CLUSTER, CLUSTER) == data
