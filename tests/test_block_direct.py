@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2kdisk.aio import Scheduler, ThreadEngine
+from e2kdisk.aio.clock import VirtualClock
 from e2kdisk.aio.simulated import SimulatedEngine
 from e2kdisk.block import FileNode, MemoryNode
 from e2kdisk.block.direct import DirectFileNode, RangeLock
@@ -169,7 +170,7 @@ def test_a_file_system_without_o_direct_is_named(tmp_path):
 
 
 def test_range_locks_keep_out_what_overlaps_in_order_of_arrival():
-    scheduler = Scheduler()
+    scheduler = Scheduler(VirtualClock())
     ranges, log = RangeLock(scheduler), []
 
     async def user(name, start, end, exclusive, until):

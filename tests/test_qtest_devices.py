@@ -78,7 +78,7 @@ def mmio_request(driver, log, kind, sector=0, data=b"", length=0, **layout):
 @generations
 def test_virtio_mmio_answers_the_same(images, legacy, name, monkeypatch):
     if name == "qemu-system-riscv64":
-        monkeypatch.setattr("tests.virtio_driver.RAM_BASE", 0x8000_0000)
+        monkeypatch.setattr("tests.virtio_driver.Driver.ram_base", 0x8000_0000)
 
     def script(driver):
         link = driver.link
