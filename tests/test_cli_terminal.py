@@ -154,3 +154,12 @@ def test_u_boot_is_talked_to_at_its_prompt(endless):
         screen.wait_for(r"\n\S+ one\s+wo\s+=> ")
         screen.type(b"poweroff\r")
         assert screen.ends()[0] == 0
+
+
+@pytest.mark.guest
+def test_exploring_draws_a_bar_on_a_terminal():
+    with Screen("lab", "explore", "guest-arm64", "--rules", "plain", "--seeds", "32") as screen:
+        screen.wait_for(r"\[#{15}-{15}\]  50%  16 runs, \d+ a second, 0 failures")
+        screen.wait_for(r"\[#{30}\] 100%  32 runs")
+        screen.wait_for(r"32 runs \(1 different\)")
+        assert screen.ends()[0] == 0

@@ -42,6 +42,7 @@ exit status:
   2  a contract was broken: the report says which, and the file has the run
 """
 BROKEN = 2
+BAR_WIDTH = 30
 REPORTS = {
     "run": "write a page about it to FILE.html",
     "replay": "write a page about it to FILE.html",
@@ -194,12 +195,13 @@ def _explore(given: argparse.Namespace) -> int:
 
     def tell(found: Found) -> None:
         rate = found.runs / (time.perf_counter() - began)
-        line.show(f"{found.runs} runs, {rate:.0f} a second, {len(found.failures)} failures")
+        part = None if given.orders or given.cuts else found.runs / len(seeds)  # of the others nobody knows the end
+        line.show(f"{found.runs} runs, {rate:.0f} a second, {len(found.failures)} failures", part)
 
     found: Found
+    seeds = range(given.first, given.first + (given.seeds or (2 if given.cuts else 200)))
     executor = ProcessPoolExecutor(given.jobs) if given.jobs > 1 else None
     try:
-        seeds = range(given.first, given.first + (given.seeds or (2 if given.cuts else 200)))
         if given.orders and given.prune:
             found = explore_states(given.scenario, rules, tell=tell)
         elif given.orders:
@@ -286,9 +288,11 @@ class _Line:
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, part: float | None = None) -> None:
+        """Draw the line anew, with a bar where it is known how much of the whole is done."""
         if self._shown:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            bar = "" if part is None else f"[{'#' * round(part * BAR_WIDTH):-<{BAR_WIDTH}}] {part:4.0%}  "
+            print(f"\r\x1b[K{bar}{text}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         if self._shown:
