@@ -22,7 +22,7 @@ from e2kdisk.machine.boards.board import Placed
 from e2kdisk.qcow2.create import create
 from tests import ata_driver
 from tests.ata_driver import BSY, DRQ, DSC, Ide, prds
-from tests.virtio_driver import DISCARD, FLUSH, IN, OUT, WRITE_ZEROES, Driver, Events, ranges
+from tests.virtio_driver import DISCARD, FLUSH, IN, OUT, WRITE_ZEROES, Driver, Events, Pending, ranges
 from tests.virtio_links import MmioLink, OurHost, PciLegacyLink, PciModernLink
 
 SIZE = 1 << 20
@@ -123,13 +123,33 @@ class Mixed(Scenario):
 class RigDriver(Driver):
     """The driver of the tests of virtio, in the memory of a rig's machine."""
 
-    def __init__(self, rig: Rig, link: Any) -> None:
-        board = rig.machine.board
-        self.disk, self.controller, self.link, self.legacy = rig.drives[0].disk, board.controllers[0], link, link.legacy
-        self.ram, self.ram_base, self.ram_size = board.ram.view, RAM[board.NAME], board.ram.view.nbytes
+    ROOM = 4 << 20
+
+    def __init__(self, rig: Rig, link: Any, number: int = 0) -> None:
+        """Drives the controller of that number."""
+        board, room = rig.machine.board, self.ROOM * number
+        self.disk, self.controller, self.link = rig.drives[number].disk, board.controllers[number], link
+        self.legacy = link.legacy
+        self.ram, self.ram_base = board.ram.view[room : room + self.ROOM], RAM[board.NAME] + room
+        self.ram_size = self.ROOM
         self._page_size = self._align = self.link.page_size or 4096
         self._size = None if self.link.fixed_size else 16
         self._refused, self._accept, self.trace = 0, None, Events()
+
+    def ask(self, asked: Asked) -> Pending:
+        """Make a request available."""
+        if asked.kind == IN:
+            return self.start(IN, asked.sector, length=512 * asked.count)
+        if asked.kind in (DISCARD, WRITE_ZEROES):
+            return self.start(asked.kind, data=ranges((asked.sector, asked.count, 0)))
+        return self.start(asked.kind, asked.sector, asked.data)
+
+    def check(self, asked: Asked, request: Pending, mix: Sequence[Asked]) -> None:
+        """Its answer, with the others of `mix` in flight."""
+        result = self.result(request)
+        assert result.status == 0
+        if asked.kind == IN:
+            check_read(asked, result.data, mix)
 
 
 class VirtioOrders(Mixed):
@@ -142,14 +162,7 @@ class VirtioOrders(Mixed):
         driver.init()
         self.listen(driver)
         self.working = driver
-        pending = [
-            driver.start(asked.kind, asked.sector, asked.data, 512 * asked.count)
-            if asked.kind == IN
-            else driver.start(asked.kind, data=ranges((asked.sector, asked.count, 0)))
-            if asked.kind in (DISCARD, WRITE_ZEROES)
-            else driver.start(asked.kind, asked.sector, asked.data)
-            for asked in self.mix
-        ]
+        pending = [driver.ask(asked) for asked in self.mix]
         driver.kick()
         for _ in range(PASSES):
             self.turn(rig)
@@ -161,10 +174,7 @@ class VirtioOrders(Mixed):
             return
         assert not driver.in_flight, "a request was never given back"
         for asked, request in zip(self.mix, pending, strict=True):
-            result = driver.result(request)
-            assert result.status == 0
-            if asked.kind == IN:
-                check_read(asked, result.data, self.mix)
+            driver.check(asked, request, self.mix)
 
     def listen(self, driver: RigDriver) -> None:
         """Say how interrupts are to come."""
@@ -182,6 +192,41 @@ class MmioModern(VirtioOrders):
 
     def connect(self, rig: Rig) -> None:
         self.link = MmioLink(self.controller)
+
+
+class TwoControllers(MmioModern):
+    """Two virtio-mmio controllers, a disk and two requests each."""
+
+    DISKS = 2
+
+    def plug(self, disks: Sequence[Disk]) -> list[Placed]:
+        placed = super().plug(disks)
+        for number, (controller, _) in enumerate(placed):
+            controller.device.name = controller.name = f"virtio-blk{number}"
+        return placed
+
+    def requests(self, rig: Rig) -> None:
+        controllers: Sequence[Any] = rig.machine.board.controllers
+        drivers = [RigDriver(rig, MmioLink(controller), number) for number, controller in enumerate(controllers)]
+        shares = self.mix[:2], self.mix[2:]
+        for driver in drivers:
+            driver.init()
+        pending = [[driver.ask(asked) for asked in share] for driver, share in zip(drivers, shares, strict=True)]
+        for driver in drivers:
+            driver.kick()
+        for _ in range(PASSES):
+            self.turn(rig)
+            for driver in drivers:
+                if self.interrupted(driver):
+                    driver.collect()
+            if rig.traffic.is_cut or not any(driver.in_flight for driver in drivers):
+                break
+        if rig.traffic.is_cut:
+            return
+        assert not any(driver.in_flight for driver in drivers), "a request was never given back"
+        for driver, share, requests in zip(drivers, shares, pending, strict=True):
+            for asked, request in zip(share, requests, strict=True):
+                driver.check(asked, request, share)
 
 
 class MmioLegacy(MmioModern):
@@ -421,6 +466,7 @@ class PlatformOrders(IdeOrders):
 EVERY_CONTROLLER = (
     MmioModern,
     MmioLegacy,
+    TwoControllers,
     PciModern,
     PciLegacy,
     PciMessages,

@@ -70,3 +70,9 @@ def test_a_device_can_switch_off_a_machine_that_does_not_run():
         riscv.board.bus.windows()[0].write(TEST - riscv.board.bus.windows()[0].base, 4, sifive_test.RESET)
         assert riscv.cpu.take_stop_reason() is Reason.RESET
         assert riscv.cpu.take_stop_reason() is None
+
+
+def test_controllers_of_one_name_are_refused_when_the_machine_is_saved():
+    placed = [(VirtioMmio(VirtioBlk(disk)), None) for disk in [make_disk()] * 2]
+    with machine("virt-arm64", *placed, ram=16 << 20) as arm, pytest.raises(UsageError, match="have the same name"):
+        arm.save()

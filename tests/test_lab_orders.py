@@ -14,11 +14,11 @@ from e2kdisk.lab.decisions import Replay, every_run
 from e2kdisk.lab.explore import explore_orders, local_scenario
 from e2kdisk.lab.pruning import explore_states
 from e2kdisk.lab.rules import ORDER
-from tests.lab_orders import EVERY_CONTROLLER, IdeLonger, MmioModern
+from tests.lab_orders import EVERY_CONTROLLER, IdeLonger, IdeOrders, MmioModern, TwoControllers
 
 pytestmark = pytest.mark.guest
 LAB = Path(__file__).with_name("lab_orders.py")
-LEAST = {"IdeOrders": 38, "IdePio": 20, "PlatformOrders": 4}
+LEAST = {"IdeOrders": 38, "IdePio": 20, "PlatformOrders": 4, "TwoControllers": 38}
 """Orders that there are at least: a channel has one command at a time, a ring has four requests."""
 
 
@@ -43,13 +43,12 @@ def test_every_order_of_completion_gives_each_request_its_own_answer(scenario):
     assert len(set(hashes)) == len(runs) >= LEAST.get(type(scenario).__name__, 64)
 
 
-def test_events_name_the_drive_that_they_are_about(tmp_path):
-    from tests.lab_orders import IdeOrders
-
-    scenario, seen = IdeOrders(tmp_path), {}
+@pytest.mark.parametrize("kind", [IdeOrders, TwoControllers], ids=lambda kind: kind.__name__)
+def test_events_name_the_drive_that_they_are_about(kind, tmp_path):
+    scenario, seen = kind(tmp_path), {}
     scenario.rig.run(scenario.act, rules=ORDER, listeners=[lambda event: seen.setdefault(drive_of(scenario, event))])
     scenario.close()
-    assert {name for name in seen if name} == {"disk0", "disk1", "disk2", "disk3"}
+    assert {name for name in seen if name} == {f"disk{number}" for number in range(kind.DISKS)}
 
 
 def drive_of(scenario, event):

@@ -16,7 +16,8 @@ from e2kdisk.lab.shrink import shrink, unnatural
 from e2kdisk.lab.volume import VolumeNode
 
 pytestmark = pytest.mark.guest
-SCENARIOS = tuple(BUILT_IN)
+SLOW = ("elbrus-ide-pio", "elbrus-virtio")
+SCENARIOS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in BUILT_IN]
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)

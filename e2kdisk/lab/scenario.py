@@ -120,6 +120,8 @@ BUILT_IN: Mapping[str, str] = {
     "guest-arm64": "e2kdisk.lab.scenarios:GuestArm64",
     "guest-riscv64": "e2kdisk.lab.scenarios:GuestRiscv64",
     "elbrus-ide-dma": "e2kdisk.lab.scenarios:ElbrusIdeDma",
+    "elbrus-ide-pio": "e2kdisk.lab.scenarios:ElbrusIdePio",
+    "elbrus-virtio": "e2kdisk.lab.scenarios:ElbrusVirtio",
 }
 """Name -> module:class."""
 

@@ -21,6 +21,8 @@ class Guest(Scenario):
     BOARD: ClassVar[str]
     OPTIONS: ClassVar[str] = "first=8 sectors=32 inflight=6 rounds=4 wait=interrupt"
     """Of firmware/guest/options.h."""
+    INTERFACE: ClassVar[str] = ""
+    """What the disk is plugged into; the board's first if empty."""
 
     def build(self) -> Rig:
         """Scenario.build: a new image with small clusters, so that tables grow."""
@@ -31,7 +33,7 @@ class Guest(Scenario):
         create(image, DISK_SIZE, cluster_size=4096)
         with open_disk(image, format="qcow2") as disk:
             disk.pwrite(0, f"e2kdisk-guest {self.OPTIONS}".encode().ljust(SECTOR, b"\0"))
-        return Rig(self.BOARD, self.bios(), [image], ram=16 << 20, format="qcow2")
+        return Rig(self.BOARD, self.bios(), [image], ram=16 << 20, format="qcow2", interface=self.INTERFACE)
 
     def bios(self) -> str:
         """The file of the guest program."""
@@ -71,12 +73,35 @@ class GuestRiscv64(Guest):
     BOARD = "virt-riscv64"
 
 
-class ElbrusIdeDma(Guest):
-    """Real Elbrus code drives the IDE function by bus master DMA: reads, writes, verifies, flushes."""
+class Elbrus(Guest):
+    """Real Elbrus code reads, writes, flushes and verifies, one request after the other."""
 
-    DESCRIPTION = "the bundled e2k program on elbrus, IDE by bus master DMA"
     BOARD = "elbrus"
+    PROGRAM: ClassVar[str]
+    """Its file in firmware/images."""
 
     def bios(self) -> str:
         """The file of the guest program."""
-        return find_image("e2k-ide-dma.bin")
+        return find_image(self.PROGRAM)
+
+
+class ElbrusIdeDma(Elbrus):
+    """Through the IDE function, by bus master DMA."""
+
+    DESCRIPTION = "the bundled e2k program on elbrus, IDE by bus master DMA"
+    PROGRAM = "e2k-ide-dma.bin"
+
+
+class ElbrusIdePio(Elbrus):
+    """Through the IDE function, by its data port."""
+
+    DESCRIPTION = "the bundled e2k program on elbrus, IDE by the data port"
+    PROGRAM = "e2k-ide-pio.bin"
+
+
+class ElbrusVirtio(Elbrus):
+    """Through virtio over PCI."""
+
+    DESCRIPTION = "the bundled e2k program on elbrus, virtio-blk over PCI"
+    PROGRAM = "e2k-virtio.bin"
+    INTERFACE = "virtio"

@@ -203,7 +203,13 @@ class Board:
     # -- state ------------------------------------------------------------------------------------
 
     def save(self) -> dict[str, object]:
-        """CPU, chips and controllers as plain data; nothing may be in flight."""
+        """CPU, chips and controllers as plain data; nothing may be in flight.
+
+        Raises UsageError if controllers that the caller has made are called the same.
+        """
+        names = [controller.name for controller in self.controllers]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two controllers have the same name, so the machine cannot be saved: {', '.join(names)}")
         return {
             "cpu": self.cpu.save(),
             "chips": {chip.name: chip.save() for chip in self.chips},
