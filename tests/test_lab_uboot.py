@@ -51,6 +51,23 @@ class FatWrite(Scenario):
         assert "small.txt" in rig.machine.console.command("virtio scan; fatls virtio 0:1")
 
 
+class FatWriteOverPci(FatWrite):
+    """The same with the disk behind virtio over PCI."""
+
+    def build(self):
+        build = BUILDS[self.cpu]
+        bios, options = oracles.uboot(build.name), {"ram": 256 << 20, "format": "qcow2", "interface": "virtio-pci"}
+        rig = Rig(build.board, bios, [self.image], **options)
+        to_prompt(rig.machine)
+        rig.machine.console.command("pci enum; virtio scan")
+        return rig
+
+    def revive(self, rig):
+        rig.machine.reset()
+        to_prompt(rig.machine)
+        assert "small.txt" in rig.machine.console.command("pci enum; virtio scan; fatls virtio 0:1")
+
+
 class FatWriteOverBacking(FatWrite):
     """The same over a backing file and in small clusters, so that each write allocates and copies."""
 
@@ -90,6 +107,15 @@ def test_writing_a_file_survives_any_timing(fat_write):
 
 def test_writing_a_file_survives_power_cuts(fat_write):
     assert explore(fat_write, range(100, 112), POWER) > 0
+
+
+@pytest.mark.slow
+def test_writing_a_file_over_pci_survives_any_timing_and_power_cuts(tmp_path, golden_folder):
+    scenario = FatWriteOverPci(tmp_path, "arm64", shared_golden(golden_folder).qcow2)
+    explore(scenario, range(5), TIMING)
+    assert explore(scenario, range(100, 112), POWER) > 0
+    assert scenario.run(Seeded(3), TIMING).hash == scenario.run(Seeded(3), TIMING).hash
+    scenario.close()
 
 
 @pytest.mark.slow
