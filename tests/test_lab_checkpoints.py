@@ -19,7 +19,8 @@ from tests.test_lab_uboot import FatWrite, golden_folder  # noqa: F401  (a fixtu
 from tests.uboot import shared_golden
 
 pytestmark = pytest.mark.guest
-SHORT = (MmioModern, PciMessages, IdeOrders, IdePio, IdeInterrupted)
+slow = pytest.mark.slow
+SHORT = (MmioModern, IdeOrders, *(pytest.param(kind, marks=slow) for kind in (PciMessages, IdePio, IdeInterrupted)))
 QUICK = Rules(latencies_ns=(0, 3 * US, 20 * US), short_reads=True, irq_delays_ns=(0, 5 * US))
 """What the drivers of the short runs have the patience for."""
 GUESTS = ("guest-arm64", "guest-riscv64", "elbrus-ide-dma")
@@ -121,7 +122,7 @@ def resume_elsewhere(name, directory, checkpoints):
     return [scenario.resume(pickle.loads(checkpoint)).hash for checkpoint in checkpoints]
 
 
-@pytest.mark.slow
+@slow
 def test_another_process_goes_on_from_a_checkpoint(guest, tmp_path):
     name = next(name for name in GUESTS if type(guest) is find_scenario(name))
     run, taken = with_checkpoints(guest, 8, TIMING, lambda number: number % 150 == 0)
@@ -145,7 +146,7 @@ def test_pages_of_a_file_are_pickled_with_what_is_below_them(tmp_path):
     assert len(pickle.dumps(pages)) < 3 * 4096 + 1000
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.needs("u-boot-qemu", "qemu-utils", "dosfstools", "mtools", "fdisk", "e2fsprogs")
 @pytest.mark.parametrize("cpu", ["arm64", "riscv64"])
 def test_going_back_to_the_middle_of_a_write_of_u_boot_is_cheaper_than_booting_it(cpu, tmp_path, golden_folder):  # noqa: F811

@@ -9,6 +9,7 @@ pytestmark = pytest.mark.guest
 
 
 @pytest.mark.parametrize("kind", EVERY_INTERRUPTION, ids=lambda kind: kind.__name__)
+@pytest.mark.slow
 def test_a_command_that_is_ended_stays_silent_and_a_masked_message_comes_later(kind, tmp_path):
     scenario, broken = kind(tmp_path), []
 
@@ -21,4 +22,4 @@ def test_a_command_that_is_ended_stays_silent_and_a_masked_message_comes_later(k
     scenario.close()
     print(f"{kind.__name__}: {runs} runs, all there are")
     assert broken == []
-    assert runs >= 30
+    assert runs > 100

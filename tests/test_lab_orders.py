@@ -14,7 +14,7 @@ from e2kdisk.lab.decisions import Replay, every_run
 from e2kdisk.lab.explore import explore_orders, local_scenario
 from e2kdisk.lab.pruning import explore_states
 from e2kdisk.lab.rules import ORDER
-from tests.lab_orders import EVERY_CONTROLLER, IdeLonger, IdeOrders, MmioModern, TwoControllers
+from tests.lab_orders import EVERY_CONTROLLER, IdeLonger, IdeOrders, MmioModern, PciMessages, TwoControllers
 
 pytestmark = pytest.mark.guest
 LAB = Path(__file__).with_name("lab_orders.py")
@@ -22,7 +22,13 @@ LEAST = {"IdeOrders": 38, "IdePio": 20, "PlatformOrders": 4, "TwoControllers": 3
 """Orders that there are at least: a channel has one command at a time, a ring has four requests."""
 
 
-@pytest.fixture(params=EVERY_CONTROLLER, ids=lambda scenario: scenario.__name__)
+FAST = (MmioModern, TwoControllers, PciMessages, IdeOrders)
+
+
+@pytest.fixture(
+    params=[pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in EVERY_CONTROLLER],
+    ids=lambda scenario: scenario.__name__,
+)
 def scenario(request, tmp_path):
     scenario = request.param(tmp_path)
     yield scenario
@@ -61,7 +67,9 @@ def outcome(scenario, run):
     return tuple(drive.volume.content.digest() for drive in scenario.rig.drives), tuple(run.violations)
 
 
-@pytest.mark.parametrize("kind", [IdeLonger, MmioModern], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [IdeLonger, pytest.param(MmioModern, marks=pytest.mark.slow)], ids=lambda kind: kind.__name__
+)
 def test_pruning_leaves_out_runs_and_no_outcome(kind, tmp_path, monkeypatch):
     name = f"{LAB}:{kind.__name__}"
     scenario, outcomes = local_scenario(name), ([], [])
@@ -106,6 +114,7 @@ def test_pruning_finds_what_is_broken(monkeypatch):
     assert (again.hash, again.violations) == (found.failures[0].hash, found.failures[0].violations)
 
 
+@pytest.mark.slow
 def test_the_command_prunes_and_says_how_many_states_there_are():
     command = [sys.executable, "-m", "e2kdisk", "lab", "explore", f"{LAB}:IdeLonger", "--orders", "--prune"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=LAB.parents[1])
