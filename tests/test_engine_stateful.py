@@ -202,6 +202,23 @@ def test_all_operations_in_any_order_keep_what_the_guest_wrote() -> None:
     run_state_machine_as_test(Engine, settings=settings(max_examples=80, stateful_step_count=30))
 
 
+def test_a_width_that_is_amended_after_a_kill_keeps_the_flags_right() -> None:
+    """The kill leaves counts that are too high; a width that is amended counted anew and left COPIED cleared."""
+    state = Engine()
+    state.make(size=(512, 20480), bits=1, version=3, lazy=False, backed=False, key=None, seed=0)
+    state.many_in_flight(count=2, create=False, steps=0)
+    state.amend(bits=8, lazy=False)
+    state.restructure(kind="snapshot")
+    state.change(count=1, kind="write")
+    state.kill()
+    state.restructure(kind="apply")
+    state.restructure(kind="delete")
+    state.amend(bits=16, lazy=False)
+    state.reopen()
+    state.reads_as_the_model()
+    state.teardown()
+
+
 @pytest.mark.slow
 @pytest.mark.needs("qemu-utils")
 def test_all_operations_in_any_order_keep_what_the_guest_wrote_for_long() -> None:

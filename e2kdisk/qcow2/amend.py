@@ -101,5 +101,13 @@ async def _change_refcount_bits(image: Qcow2Image, bits: int) -> None:
         walk = Walk(image.file, image.header)
         await walk.count_everything_but_refcounts()
         geometry = Geometry(image.geometry.cluster_bits, bits.bit_length() - 1)
-        await rebuild_refcounts(image.file, image.writer, geometry, walk.clusters, walk.kernel.references_of)
+
+        async def counts(first: int, end: int) -> list[int]:
+            # A process that died may have left counts too high. They stay: an entry without COPIED is right about
+            # them, and would be wrong from the moment in which the new count is one.
+            found = walk.kernel.references_of(first, end)
+            old = await image.refcounts.counts(first, end)
+            return [max(now, before) if now else 0 for now, before in zip(found, old, strict=True)]
+
+        await rebuild_refcounts(image.file, image.writer, geometry, walk.clusters, counts)
         await image.reload_refcounts()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError
@@ -12,12 +12,12 @@ from e2kdisk.qcow2.entries import decode_refcounts, pack64
 from e2kdisk.qcow2.geometry import Geometry
 from e2kdisk.qcow2.header_file import HeaderWriter
 
-References = Callable[[int, int], list[int]]
-"""References of the clusters first..end, without the refcount structures that are replaced."""
+Counts = Callable[[int, int], Awaitable[list[int]]]
+"""Refcounts for the clusters first..end, 0 for the refcount structures that are replaced."""
 
 
 async def rebuild_refcounts(
-    file: Node, writer: HeaderWriter, geometry: Geometry, clusters: int, references: References
+    file: Node, writer: HeaderWriter, geometry: Geometry, clusters: int, counts_of: Counts
 ) -> None:
     """Write new refcount blocks and a new table behind the end of the file, then make the header name them.
 
@@ -31,7 +31,7 @@ async def rebuild_refcounts(
     needed: list[int] = []
     for index in range(-(-clusters // geometry.refblock_entries)):
         first = index << geometry.refblock_bits
-        counts = references(first, min(first + geometry.refblock_entries, clusters))
+        counts = await counts_of(first, min(first + geometry.refblock_entries, clusters))
         if max(counts, default=0) > limit:
             where = f"cluster {first + counts.index(max(counts)):#x}"
             raise ImageError(file.name, where, f"{max(counts)} references do not fit in {geometry.refcount_bits} bits")
@@ -54,7 +54,7 @@ async def rebuild_refcounts(
     for number, index in enumerate(indexes):
         first = index << geometry.refblock_bits
         block = decode_refcounts(bytearray(geometry.cluster_size), geometry.refcount_bits)
-        old = references(first, min(first + geometry.refblock_entries, clusters)) if first < clusters else []
+        old = await counts_of(first, min(first + geometry.refblock_entries, clusters)) if first < clusters else []
         for slot, count in enumerate(old):
             block.set(slot, count)
         for cluster in range(max(first, clusters), min(first + geometry.refblock_entries, end)):

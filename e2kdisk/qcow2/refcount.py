@@ -143,6 +143,17 @@ class RefcountTable:
             return 0
         return block.entries.get(cluster & (self._geometry.refblock_entries - 1))
 
+    async def counts(self, first: int, end: int) -> list[int]:
+        """The refcounts of clusters (by number). Raises ImageError for a broken table."""
+        found: list[int] = []
+        while first < end:
+            index, slot = divmod(first, self._geometry.refblock_entries)
+            stop = min(self._geometry.refblock_entries, slot + end - first)
+            block = await self._block(index)
+            found += [0] * (stop - slot) if block is None else [block.entries.get(at) for at in range(slot, stop)]
+            first += stop - slot
+        return found
+
     async def _block(self, index: int) -> Table[Refcounts] | None:
         table = self.blocks.tables.get(index)
         if table is not None:

@@ -113,4 +113,8 @@ async def _adjust(file: Node, walk: Walk, *, raise_: bool) -> None:
 async def _rebuild(file: Node, header: Header, writer: HeaderWriter) -> None:
     walk = Walk(file, header)
     await walk.count_everything_but_refcounts()
-    await rebuild_refcounts(file, writer, walk.geometry, walk.clusters, walk.kernel.references_of)
+
+    async def references(first: int, end: int) -> list[int]:
+        return walk.kernel.references_of(first, end)
+
+    await rebuild_refcounts(file, writer, walk.geometry, walk.clusters, references)
