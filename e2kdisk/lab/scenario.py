@@ -132,10 +132,18 @@ def find_scenario(name: str) -> type[Scenario]:
     module_name, colon, class_name = place.rpartition(":")
     if not colon:
         raise UsageError(f"unknown scenario {name!r}; known are {', '.join(BUILT_IN)}, and FILE.py:CLASS for your own")
-    module = _load_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
+    try:
+        module = _load_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a module of the user's does when it is loaded
+        raise UsageError(f"scenario {name}: {module_name}: {type(error).__name__}: {error}") from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Scenario)):
         raise UsageError(f"scenario {name}: {class_name} is not a Scenario in {module_name}")
+    missing = [method for method in ("build", "act") if getattr(found, method) is getattr(Scenario, method)]
+    if missing:
+        raise UsageError(f"scenario {name}: {class_name} has no {missing[0]}()")
     return found
 
 
