@@ -399,7 +399,7 @@ def test_repair_of_random_damage_to_counts_and_flags_loses_nothing(seed: int) ->
     assert read_all(reopened(file.data)) == image.model
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16, 32, 64])
+@pytest.mark.parametrize("bits", [1, 16, 64, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (2, 4, 8, 32))])
 @given(data=st.data())
 def test_both_kernels_give_the_same_answers(bits: int, data: st.DataObject) -> None:
     pytest.importorskip("numpy")

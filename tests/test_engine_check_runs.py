@@ -75,7 +75,9 @@ def blocks(draw: st.DrawFn, bits: int) -> bytearray:
     return raw[:512]
 
 
-@pytest.mark.parametrize("bits", REFCOUNT_WIDTHS)
+@pytest.mark.parametrize(
+    "bits", [bits if bits in (1, 16) else pytest.param(bits, marks=pytest.mark.slow) for bits in REFCOUNT_WIDTHS]
+)
 @given(data=st.data())
 def test_runs_of_tables_and_blocks_count_as_their_entries_do(bits: int, data: st.DataObject) -> None:
     cluster_bits = data.draw(st.sampled_from([9, 12, 14, 16, 21]))

@@ -26,6 +26,7 @@ def test_the_images_are_what_their_sources_build() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_checkout_elsewhere_builds_the_same_bytes(tmp_path: Path) -> None:
     shutil.copytree(FIRMWARE, tmp_path / "another place")
     result = check(tmp_path / "another place")

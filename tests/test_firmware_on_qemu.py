@@ -187,7 +187,7 @@ def test_blocks_larger_than_a_sector_are_never_split(guest: Guest) -> None:
     assert "wrote 49152 bytes in 12 requests\n" in output
 
 
-@pytest.mark.parametrize("wait", ["ring", "interrupt"])
+@pytest.mark.parametrize("wait", [pytest.param("ring", marks=pytest.mark.slow), "interrupt"])
 def test_the_ring_index_wraps_at_65536(guest: Guest, wait: str) -> None:
     output = guest.run(rounds=5, sectors=7000, size=1, inflight=64, wait=wait)
     assert "total: 70007 requests, " in output

@@ -127,7 +127,7 @@ def test_a_directory_that_has_gone(place, command):
     same(place, command, 1, prefix=["sh", "-c", gone, "sh"])
 
 
-@pytest.mark.parametrize("change", ["truncate", "unlink"])
+@pytest.mark.parametrize("change", ["truncate", pytest.param("unlink", marks=pytest.mark.slow)])
 def test_a_source_that_shrinks_or_goes_while_it_is_copied(place, change):
     for name, program in (("theirs", [oracles.find_program("qemu-img")]), ("ours", OURS)):
         source, target = place / f"{name}.source", place / f"{name}.target"

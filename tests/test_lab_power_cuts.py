@@ -41,6 +41,7 @@ def is_change(event):
     return event.source == "file" and event.kind in ("file flush", "file write", "file zeroes", "file truncate")
 
 
+@pytest.mark.slow
 def test_endings_leave_different_contents_and_the_first_is_the_natural_one(small):
     contents = [run.left for run in cut_runs(small, POWER, 0, range(count_places(small, POWER, 0)), 6)]
     by_place = [contents[at : at + 6] for at in range(0, len(contents), 6)]

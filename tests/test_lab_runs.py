@@ -108,6 +108,7 @@ def test_a_file_that_loses_what_was_flushed_is_found_after_the_cut(scenario, mon
     )
 
 
+@pytest.mark.slow
 def test_exploring_in_processes_finds_what_exploring_here_finds():
     from concurrent.futures import ProcessPoolExecutor
 

@@ -117,7 +117,10 @@ def test_importing_the_plugin_imports_nothing_heavy():
 
 
 @pytest.mark.needs("u-boot-qemu")
-@pytest.mark.parametrize(("name", "passed"), [("guest_boot", 3), ("device_model", 2), ("fault_exploration", 3 * 13)])
+@pytest.mark.parametrize(
+    ("name", "passed"),
+    [("guest_boot", 3), ("device_model", 2), pytest.param("fault_exploration", 3 * 13, marks=pytest.mark.slow)],
+)
 def test_an_example_passes_in_a_strangers_project(project, tmp_path, name, passed):
     shutil.copy(ROOT / "examples" / f"test_{name}.py", tmp_path)
     done = project("", f"test_{name}.py", "--e2k-schedules", "13")
