@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 class Clock(Protocol):
@@ -14,11 +19,9 @@ class Clock(Protocol):
 
     def now_ns(self) -> int:
         """Nanoseconds since the start."""
-        ...
 
     def skip_to(self, when_ns: int) -> bool:
         """Jump to a later time when nothing else can happen before it; False if this clock cannot jump."""
-        ...
 
 
 class HostClock:

@@ -10,11 +10,16 @@ import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Protocol, TypeVar, cast
 
 from e2kdisk.aio.scheduler import Scheduler, Task, park
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol, TypeVar
+
+    T = TypeVar("T")
+else:
+    Protocol = object
 
 IoVec = list[memoryview]
 """Where data comes from or goes to: byte-format memory views, used in place, never copied."""
@@ -36,30 +41,24 @@ class Engine(Protocol):
 
     def try_read(self, fd: int, iov: IoVec, offset: int) -> int:
         """Read what can be had without blocking; bytes read, 0 when it would block or at the end of the file."""
-        ...
 
     def try_write(self, fd: int, iov: IoVec, offset: int) -> int:
         """Write what can be written through the page cache at once; bytes written from the start of iov, or 0.
 
         For buffered files only: a write with O_DIRECT or O_DSYNC waits for the device. Raises OSError.
         """
-        ...
 
     async def read(self, fd: int, iov: IoVec, offset: int) -> int:
         """Fill iov from offset; fewer bytes only at the end of the file. Raises OSError."""
-        ...
 
     async def write(self, fd: int, iov: IoVec, offset: int) -> None:
         """Write all of iov at offset. Raises OSError."""
-        ...
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """Make any other call that may block (fsync, fallocate, ftruncate) and return its result."""
-        ...
 
     def close(self) -> None:
         """Release the threads; whoever uses the engine has drained its requests before."""
-        ...
 
 
 def iov_length(iov: IoVec) -> int:
@@ -221,7 +220,8 @@ class ThreadEngine:
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """Engine.call."""
-        return cast("T", await park(_ThreadCall(self, function, args)))
+        result: T = await park(_ThreadCall(self, function, args))
+        return result
 
     def close(self) -> None:
         """Engine.close."""

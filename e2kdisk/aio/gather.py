@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
 
 from e2kdisk.aio.scheduler import Cancelled, Scheduler
 from e2kdisk.aio.sync import WaitQueue
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 
 async def gather(scheduler: Scheduler, coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

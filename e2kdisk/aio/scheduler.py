@@ -22,15 +22,19 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import coroutine
-from typing import Any, Protocol, TypeVar, cast
 
 from e2kdisk.aio.clock import Clock, HostClock
 from e2kdisk.errors import DeadlockError
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol, TypeVar
 
-Then = Callable[[Any, BaseException | None], None]
-"""Called once with (result, None) or (None, error) when a started coroutine ends."""
+    T = TypeVar("T")
+    Then = Callable[[Any, BaseException | None], None]
+    """Called once with (result, None) or (None, error) when a started coroutine ends."""
+else:
+    Protocol = object
 
 
 LONGEST_WAIT = 3600.0
@@ -46,11 +50,9 @@ class Place(Protocol):
 
     def park(self, task: Task) -> None:
         """Remember the task; wake it later with Scheduler.wake or Scheduler.post."""
-        ...
 
     def unpark(self, task: Task) -> bool:
         """Forget the task because it is cancelled; False if this wait cannot be cancelled (I/O in flight)."""
-        ...
 
 
 class Source(Protocol):
@@ -58,7 +60,6 @@ class Source(Protocol):
 
     def advance(self) -> bool:
         """Complete something; False if nothing is in flight here."""
-        ...
 
 
 @coroutine
@@ -220,12 +221,14 @@ class Scheduler:
         """
         outer = self._running
         self._running = True
+        task: Task | None = None
+        result: T
         try:
             place = coro.send(None)
         except StopIteration as stop:
-            task, result = None, stop.value
+            result = stop.value
         else:
-            task, result = self._adopt(coro, place, _keep, self), None
+            task = self._adopt(coro, place, _keep, self)
         finally:
             self._running = outer
         if self._ready and not outer:
@@ -239,7 +242,7 @@ class Scheduler:
             result = task.result
         if self._lost_errors and not outer:
             raise self._lost_errors.pop(0)
-        return cast("T", result)
+        return result
 
     def _adopt(self, coro: Coroutine[Any, Any, Any], place: Place, then: Then | None, owner: object) -> Task:
         """Make a task of a coroutine that has just parked at place."""
@@ -254,7 +257,8 @@ class Scheduler:
 
         An ordinary await keeps the caller's frames on the interpreter's stack, here they are parked meanwhile.
         """
-        return cast("T", await park(_Apart(self, coro)))
+        result: T = await park(_Apart(self, coro))
+        return result
 
     # -- waking -----------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ Writes have one, so that close() knows what it must wait for.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
 
 from e2kdisk.aio.engine import Engine, IoVec, iov_length
 from e2kdisk.aio.scheduler import Scheduler
@@ -15,7 +14,11 @@ from e2kdisk.aio.sync import WaitQueue
 from e2kdisk.block.node import Node, ReadOnlyError
 from e2kdisk.errors import UsageError
 
-Request = Coroutine[Any, Any, None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
+
+Request = Coroutine[object, object, None]
 
 
 class Disk:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from e2kdisk.block.disk import Disk
 from e2kdisk.block.open import open_disk
 from e2kdisk.block.options import cache_mode
 from e2kdisk.block.sizes import parse_size
 from e2kdisk.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 INTERFACES = ("virtio", "virtio-pci", "ide", "ahci", "none")
 """Which controller a drive is for; whether a board has it, the board says."""

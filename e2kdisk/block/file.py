@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 from e2kdisk.aio.engine import INLINE_LIMIT, Engine, IoVec, iov_length, iov_slice
 from e2kdisk.aio.sync import WaitQueue
@@ -22,7 +21,11 @@ from e2kdisk.block.options import cache_mode
 from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import ImageError
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 ZERO_CHUNK = 64 << 20
 """Most zeros that are written with one call to the engine, where the host cannot do it faster (bytes)."""

@@ -7,14 +7,18 @@ import them (and a command that opens a raw image need not load qcow2).
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, cast
 
 from e2kdisk.errors import UnsupportedFeature, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from e2kdisk.block.node import Node
     from e2kdisk.block.open import Opener
     from e2kdisk.block.options import OpenOptions
+else:
+    Protocol = object
 
 PROBE_SIZE = 512
 """How much of a file is looked at to guess its format, in bytes: the sector that every magic lies in."""
@@ -27,11 +31,9 @@ class Format(Protocol):
 
     def probe(self, head: bytes) -> bool:
         """Whether a file that begins with head (up to PROBE_SIZE bytes) is of this format."""
-        ...
 
     async def open(self, file: Node, options: OpenOptions, opener: Opener) -> Node:
         """Make the node that translates; it closes file when it is closed. If this raises, the caller closes file."""
-        ...
 
 
 FORMATS: dict[str, str] = {
@@ -65,7 +67,7 @@ def load_format(name: str) -> Format:
         if name not in FORMATS:
             raise UsageError(f"unknown image format {name!r}; known are {', '.join(sorted(FORMATS))}")
         module, _, attribute = FORMATS[name].partition(":")
-        _loaded[name] = cast("Format", getattr(importlib.import_module(module), attribute))
+        _loaded[name] = getattr(importlib.import_module(module), attribute)
     return _loaded[name]
 
 

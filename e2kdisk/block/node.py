@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
 
 from e2kdisk.aio.engine import IoVec
 from e2kdisk.aio.scheduler import Scheduler
 from e2kdisk.block.status import BlockStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 EventHook = Callable[[str], Awaitable[None]]
 NoteHook = Callable[..., None]
@@ -17,8 +22,6 @@ NoteHook = Callable[..., None]
 No field is called as one of an event of the laboratory is: what, kind, source, file, request.
 """
 """Called with the name of an event, a key of fault_rules.EVENTS; may delay it, or raise OSError in its place."""
-
-T = TypeVar("T")
 
 _zeros = memoryview(bytes(1 << 20))
 """Where zeros come from: one read-only buffer for everybody."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from e2kdisk.aio.engine import AutoEngine, Engine, ThreadEngine
 from e2kdisk.aio.scheduler import Scheduler
@@ -19,6 +18,10 @@ from e2kdisk.block.node import Node
 from e2kdisk.block.options import OpenOptions, cache_mode
 from e2kdisk.block.policy import OpenPolicy
 from e2kdisk.errors import ImageError, UnsupportedFeature, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ENGINES: Mapping[str, type[ThreadEngine]] = {"auto": AutoEngine, "threads": ThreadEngine}
 

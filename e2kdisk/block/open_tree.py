@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.block.file import FileNode
 from e2kdisk.block.formats import FORMATS
@@ -15,7 +14,10 @@ from e2kdisk.block.options import OpenOptions
 from e2kdisk.block.tree import Taken, Tree, as_size, is_plain, parse_name
 from e2kdisk.errors import ImageError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.block.blkdebug import BlkdebugNode
 
 NULL_BYTES = 1 << 30

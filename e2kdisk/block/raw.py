@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.aio.engine import IoVec, iov_length, iov_slice
 from e2kdisk.aio.sync import Lock
@@ -18,11 +17,12 @@ from e2kdisk.block.node import Node, zero_fill
 from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import ImageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.block.open import Opener
     from e2kdisk.block.options import OpenOptions
 
-Request = Coroutine[Any, Any, None]
+Request = Coroutine[object, object, None]
 
 
 class RawNode(Node):

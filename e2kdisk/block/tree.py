@@ -11,12 +11,17 @@ All of them become nested dicts: keys with dots are taken apart, a list is a dic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from e2kdisk.errors import UsageError
 
-Tree = dict[str, Any]
-"""Option -> text, number, bool, None, or a Tree of its own."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Tree = dict[str, Any]
+    """Option -> text, number, bool, None, or a Tree of its own."""
+else:
+    Tree = dict
 
 SIZE_HELP = (
     "expects a non-negative number below 2^64\n"

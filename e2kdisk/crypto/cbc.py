@@ -13,11 +13,11 @@ Encryption is serial inside a sector; large requests go across the sectors inste
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from e2kdisk.crypto.iv import IvGenerator
 from e2kdisk.crypto.sector import SECTOR_BYTES, SectorCipher, whole_sectors
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
     from cryptography.hazmat.primitives.ciphers.modes import CBC

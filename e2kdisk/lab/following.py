@@ -6,9 +6,10 @@ import types
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from e2kdisk.aio.scheduler import Scheduler, Task, Then
+from e2kdisk.aio.scheduler import Scheduler, Task
 
 if TYPE_CHECKING:
+    from e2kdisk.aio.scheduler import Then
     from e2kdisk.lab.events import EventStream
 
 

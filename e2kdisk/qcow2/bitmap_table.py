@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError
@@ -15,6 +14,7 @@ from e2kdisk.qcow2.geometry import Geometry, HostOffset
 from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.new_table import write_new
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

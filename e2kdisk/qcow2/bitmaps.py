@@ -15,7 +15,6 @@ Reference: the specification's "Bitmaps"; what is refused is what QEMU refuses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2 import layout
@@ -43,6 +42,7 @@ from e2kdisk.qcow2.header import Header
 from e2kdisk.qcow2.new_table import write_new
 from e2kdisk.qcow2.overlap import OverlapGuard
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -11,31 +11,41 @@ new cluster into it between the flush of the refcounts and the write.
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
-
 from e2kdisk.block.node import Node
 from e2kdisk.qcow2.geometry import HostOffset
 from e2kdisk.qcow2.write_order import WriteOrder
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Generic, Protocol, TypeVar
 
-class Entries(Protocol):
-    """The decoded contents of a table."""
+    class Entries(Protocol):
+        """The decoded contents of a table."""
 
-    def pack(self, first: int, end: int) -> bytes:
-        """The on-disk bytes of the byte range first..end of the table, which is a multiple of 512 or the table."""
-        ...
+        def pack(self, first: int, end: int) -> bytes:
+            """The on-disk bytes of the byte range first..end of the table: a multiple of 512, or the whole table."""
+            ...
 
+    E = TypeVar("E", bound=Entries)
+    E_co = TypeVar("E_co", bound=Entries, covariant=True)
 
-E = TypeVar("E", bound=Entries)
-E_co = TypeVar("E_co", bound=Entries, covariant=True)
+    class Codec(Protocol[E_co]):
+        """Turns on-disk bytes into entries."""
 
+        def __call__(self, raw: bytearray) -> E_co:
+            """Decode; the buffer is the callee's."""
+            ...
 
-class Codec(Protocol[E_co]):
-    """Turns on-disk bytes into entries."""
+else:
+    E = None
 
-    def __call__(self, raw: bytearray) -> E_co:
-        """Decode; the buffer is the callee's."""
-        ...
+    class Generic:
+        """What is left of typing's at run time: to import that takes longer than a short command."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, kind: object) -> type:
+            return cls
 
 
 class Table(Generic[E]):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.geometry import GuestOffset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable
-from typing import Any, Protocol
 
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.entries import Entries64, decode_refcounts
 from e2kdisk.qcow2.geometry import Geometry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 NUMPY_FROM_CLUSTERS = 1 << 16
 """Importing numpy costs as much as checking about this many clusters without it."""
@@ -26,7 +31,6 @@ class Kernel(Protocol):
 
     def reference(self, first: int, clusters: int) -> None:
         """One more reference to each cluster of a run that lies in the file."""
-        ...
 
     def count_table(self, raw: bytearray) -> tuple[list[tuple[int, int]], int, int]:
         """Count the ordinary entries of an L2 table (not compressed, aligned, in the file).
@@ -34,31 +38,24 @@ class Kernel(Protocol):
         Returns (entries that are not ordinary, as (index, entry)), ordinary ones with space, those among them that
         do not follow their predecessor in this table).
         """
-        ...
 
     def load_block(self, first: int, raw: bytearray) -> int:
         """Take over the refcounts of a refcount block; returns how many past the end of the file are not zero."""
-        ...
 
     def differences(self) -> Iterable[tuple[int, int, int]]:
         """(cluster, refcount, references) wherever the two differ, in order."""
-        ...
 
     def wrong_flags(self, raw: bytearray) -> Iterable[tuple[int, int, int]]:
         """(index, entry, refcount) of ordinary L2 entries whose COPIED flag does not agree with the refcount."""
-        ...
 
     def refcount(self, cluster: int) -> int:
         """The refcount as the image has it."""
-        ...
 
     def references_of(self, first: int, end: int) -> list[int]:
         """References of a range of clusters; 0 behind the end of the file."""
-        ...
 
     def last_used(self) -> int:
         """The highest cluster that is counted or referenced, -1 for none."""
-        ...
 
 
 class PythonKernel:

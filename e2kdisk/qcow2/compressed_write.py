@@ -5,14 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.aio.engine import IoVec, iov_slice
 from e2kdisk.errors import UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset, HostOffset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.qcow2.image import Qcow2Image
 
 _WINDOW_BITS = -12

@@ -6,7 +6,6 @@ import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
 
 from e2kdisk.aio.engine import IoVec, iov_slice
 from e2kdisk.aio.gather import gather
@@ -16,6 +15,7 @@ from e2kdisk.qcow2.encryption import scatter
 from e2kdisk.qcow2.geometry import Geometry, GuestOffset
 from e2kdisk.qcow2.mapping import Compressed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

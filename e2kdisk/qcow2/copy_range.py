@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from errno import EOPNOTSUPP
-from typing import TYPE_CHECKING
 
 from e2kdisk.block.file import FileNode
 from e2kdisk.block.node import Node
 from e2kdisk.qcow2.allocation import Allocation
 from e2kdisk.qcow2.geometry import GuestOffset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.aio.engine import IoVec
 from e2kdisk.block.node import zero_iov
 from e2kdisk.qcow2.allocation import Allocation
@@ -11,6 +9,7 @@ from e2kdisk.qcow2.encryption import encrypted
 from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.mapping import Unallocated, Zero
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

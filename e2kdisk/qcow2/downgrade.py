@@ -12,7 +12,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import zero_iov
 from e2kdisk.errors import UsageError
@@ -23,6 +22,7 @@ from e2kdisk.qcow2.geometry import GuestOffset, HostOffset
 from e2kdisk.qcow2.refcount import Freed
 from e2kdisk.qcow2.references import l2_tables, read_entries
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

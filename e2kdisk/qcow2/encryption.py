@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.aio.engine import IoVec, iov_slice
 from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.layout import SECTOR_BYTES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.crypto.sector import SectorCipher
     from e2kdisk.qcow2.image import Qcow2Image

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.block.status import BlockStatus
 from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.mapping import Allocated, Compressed, Extent, Unallocated, Zero
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

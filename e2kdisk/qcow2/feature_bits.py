@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2 import layout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import Node
 from e2kdisk.errors import ImageError, UsageError
@@ -15,6 +14,7 @@ from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES
 from e2kdisk.qcow2.refcount import PASSED_ON
 from e2kdisk.qcow2.snapshot_table import find_snapshot, read_snapshots
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.block.open import Opener
     from e2kdisk.block.options import OpenOptions

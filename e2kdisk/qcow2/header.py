@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 from e2kdisk.errors import ImageError, UnsupportedFeature
 from e2kdisk.qcow2 import layout
@@ -16,6 +15,10 @@ from e2kdisk.qcow2.extensions import (
     parse_feature_names,
 )
 from e2kdisk.qcow2.geometry import Geometry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _V2 = struct.Struct(">IIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from e2kdisk.block.node import Node
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.header import Header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 async def read_header(file: Node) -> Header:

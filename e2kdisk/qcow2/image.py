@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
 from e2kdisk.aio.engine import IoVec, iov_length, iov_slice
 from e2kdisk.aio.sync import Lock
@@ -40,6 +39,7 @@ from e2kdisk.qcow2.write_gate import WriteGate
 from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.crypto.sector import SectorCipher
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.block.node import zero_iov
 from e2kdisk.errors import UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation
 from e2kdisk.qcow2.geometry import GuestOffset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

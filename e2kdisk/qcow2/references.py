@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import CorruptImage, ImageError
 from e2kdisk.qcow2 import layout
@@ -16,6 +15,7 @@ from e2kdisk.qcow2.entries import Entries64, pack64
 from e2kdisk.qcow2.geometry import HostOffset
 from e2kdisk.qcow2.refcount import Freed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

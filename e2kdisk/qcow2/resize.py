@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.geometry import GuestOffset, HostOffset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from e2kdisk.block.tree import Taken
 from e2kdisk.errors import UnsupportedFeature, UsageError
 from e2kdisk.qcow2.overlap import TEMPLATES
 from e2kdisk.qcow2.refcount import PASSED_ON, Freed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OVERLAP_KINDS = {
     "main-header": "header",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.aio.engine import iov_slice
 from e2kdisk.qcow2.cache import Table
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.geometry import GuestOffset, HostOffset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -14,7 +14,6 @@ import time
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import ImageError
 from e2kdisk.qcow2 import layout
@@ -33,6 +32,7 @@ from e2kdisk.qcow2.snapshot_table import (
 )
 from e2kdisk.qcow2.vm_state import discard_vm_state
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.aio.engine import IoVec, iov_length
 from e2kdisk.block.node import zero_fill
 from e2kdisk.block.read_only import ReadOnlyNode
 from e2kdisk.qcow2.geometry import GuestOffset
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
     from e2kdisk.qcow2.snapshot_table import Snapshot

@@ -24,9 +24,13 @@ come back after a crash.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from e2kdisk.block.node import Node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 class Stage(Protocol):
@@ -35,11 +39,9 @@ class Stage(Protocol):
     @property
     def dirty(self) -> bool:
         """True if anything waits to be written."""
-        ...
 
     async def write_back(self) -> None:
         """Write everything dirty; whatever fails stays dirty. Raises OSError."""
-        ...
 
 
 class WriteOrder:

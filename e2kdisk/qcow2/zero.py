@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from e2kdisk.block.node import zero_iov
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.refcount import Freed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
 

@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.arguments import Parser
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.machine.cpu.e2k.assembler import Program
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from e2kdisk.block.sizes import parse_size
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.arguments import Parser, human, size
 from e2kdisk.tools.hints import unknown_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 HELP = """\
 Make a new qcow2 image. A file of this name is replaced, unless it is in use.

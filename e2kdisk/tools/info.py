@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.tools.arguments import Parser, human
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.qcow2.info import ImageInfo
 
 HELP = """\

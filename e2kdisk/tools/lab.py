@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.arguments import Parser, count
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.lab.events import Listener
     from e2kdisk.lab.explore import Found

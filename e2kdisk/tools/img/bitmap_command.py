@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import E2kDiskError
 from e2kdisk.tools.img.errors import Failure
 from e2kdisk.tools.img.given import Given
 from e2kdisk.tools.img.sizes import size_argument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.bitmaps import Bitmaps
     from e2kdisk.tools.img.opening import Image, Session

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from e2kdisk.errors import E2kDiskError
 from e2kdisk.tools.img.errors import Failure, usage
 from e2kdisk.tools.img.given import Given
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 

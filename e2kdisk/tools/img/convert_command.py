@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.tools.img.create_options import FORMATS, PROTOCOL, format_help, join, parse, wants_help
 from e2kdisk.tools.img.errors import Failure, report
@@ -11,7 +10,10 @@ from e2kdisk.tools.img.given import Given
 from e2kdisk.tools.img.keyval import pairs
 from e2kdisk.tools.img.sizes import read_size, size_argument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.tools.img.copying import Copier
     from e2kdisk.tools.img.opening import Image, Session
     from e2kdisk.tools.img.progress import Progress

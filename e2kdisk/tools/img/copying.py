@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from e2kdisk.aio.gather import gather
 from e2kdisk.aio.sync import Lock, WaitQueue
@@ -16,6 +15,7 @@ from e2kdisk.tools.img.rate import RateLimit
 from e2kdisk.tools.img.status import kind_at
 from e2kdisk.tools.img.zeros import pieces
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.tools.img.packed import PackedWriter
 

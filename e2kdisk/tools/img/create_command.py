@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.tools.img.create_options import FORMATS, PROTOCOL, format_help, formatting, join, parse, wants_help
 from e2kdisk.tools.img.errors import Failure, usage
 from e2kdisk.tools.img.given import Given
 from e2kdisk.tools.img.sizes import size_argument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.tools.img.opening import Session
 
 

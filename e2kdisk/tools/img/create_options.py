@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from e2kdisk.tools.img.errors import Failure
 from e2kdisk.tools.img.keyval import pairs
 from e2kdisk.tools.img.sizes import read_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 QCOW2 = {
     "backing_file": ("str", "File name of a base image"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.block.node import zero_iov
 from e2kdisk.errors import E2kDiskError, ImageError, UsageError
@@ -13,7 +12,10 @@ from e2kdisk.tools.img.create_options import DEFAULTS
 from e2kdisk.tools.img.errors import Failure
 from e2kdisk.tools.img.names import parse_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.block.file import FileNode
     from e2kdisk.qcow2.create import CreateOptions
     from e2kdisk.tools.img.opening import Session

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.tools.img.head import Head, Odd
 from e2kdisk.tools.img.opening import Session
 from e2kdisk.tools.img.output import json_line
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.qcow2.bitmaps import Bitmap
 
 

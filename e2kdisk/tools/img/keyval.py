@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from e2kdisk.tools.img.errors import Failure
 
-Tree = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Tree = dict[str, Any]
+else:
+    Tree = dict
 
 
 def pairs(text: str, implied: str | None = None) -> Iterator[tuple[str, str]]:

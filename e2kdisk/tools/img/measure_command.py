@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from e2kdisk.tools.img.create_options import FORMATS, PROTOCOL, join, parse
 from e2kdisk.tools.img.errors import Failure, report, write_error
 from e2kdisk.tools.img.given import Given, HelpWanted
 from e2kdisk.tools.img.output import json_text
 from e2kdisk.tools.img.sizes import size_argument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def run(arguments: list[str]) -> int:

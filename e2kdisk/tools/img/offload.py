@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 from e2kdisk.block.file import FileNode
 from e2kdisk.block.node import Node
@@ -11,6 +10,10 @@ from e2kdisk.block.raw import RawNode
 from e2kdisk.qcow2.copy_range import copy_from
 from e2kdisk.qcow2.geometry import GuestOffset
 from e2kdisk.qcow2.image import Qcow2Image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NEVER = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ETXTBSY, errno.EBADF})
 """Errors which say that the host cannot copy between these two files."""

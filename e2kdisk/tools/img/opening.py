@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
 
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
@@ -25,7 +24,12 @@ from e2kdisk.tools.img.keyval import Tree
 from e2kdisk.tools.img.names import file_tree, option_tree, parse_name
 from e2kdisk.tools.stale_bitmaps import warn_of_stale_bitmaps
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
 FORMATS = ("qcow2", "raw")
 DEBUG_PROTOCOLS = ("blkdebug", "blkverify")
 PROTOCOLS = ("file", "host_device", "null-co", "null-aio", *DEBUG_PROTOCOLS)

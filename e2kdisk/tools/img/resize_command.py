@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from e2kdisk.tools.img.create_options import SIZE_HELP
 from e2kdisk.tools.img.errors import Failure, report, usage
 from e2kdisk.tools.img.given import Given
 from e2kdisk.tools.img.sizes import read_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.tools.img.opening import Image, Session
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from e2kdisk.errors import E2kDiskError
 from e2kdisk.tools.img.errors import Failure, usage
 from e2kdisk.tools.img.given import Given, warn_guessed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.qcow2.image import Qcow2Image
     from e2kdisk.tools.img.opening import Session

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from e2kdisk.block.node import Node
 from e2kdisk.block.open import Opener
@@ -15,7 +14,10 @@ from e2kdisk.block.tree import Taken, Tree
 from e2kdisk.errors import UsageError
 from e2kdisk.tools.stale_bitmaps import warn_of_stale_bitmaps
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from e2kdisk.block.blkdebug import BlkdebugNode
     from e2kdisk.qcow2.image import Qcow2Image
     from e2kdisk.tools.io.session import Session

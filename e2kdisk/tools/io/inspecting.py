@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from e2kdisk.block.node import Node
 from e2kdisk.errors import E2kDiskError, ImageError
 from e2kdisk.tools.io.command import Command, size
@@ -12,6 +10,10 @@ from e2kdisk.tools.io.messages import request_error
 from e2kdisk.tools.io.reading import failed
 from e2kdisk.tools.io.session import CommandFailed, Mistake, Session, UsageMistake
 from e2kdisk.tools.io.values import human
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 

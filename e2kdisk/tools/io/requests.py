@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from e2kdisk.tools.io.image import Image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.aio.engine import IoVec
     from e2kdisk.qcow2.image import Qcow2Image

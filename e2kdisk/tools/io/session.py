@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from e2kdisk.aio.engine import AutoEngine
 from e2kdisk.aio.scheduler import Scheduler
@@ -13,12 +12,15 @@ from e2kdisk.errors import DeadlockError, E2kDiskError, MismatchError
 from e2kdisk.tools.io.image import Image, OpenFlags, open_image
 from e2kdisk.tools.io.messages import open_error, request_error
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
     from e2kdisk.block.blkdebug import BlkdebugNode
     from e2kdisk.block.tree import Tree
     from e2kdisk.crypto.secret import Secrets
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 
 class CommandFailed(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Coroutine
-from typing import Any
 
 from e2kdisk.errors import E2kDiskError
 from e2kdisk.tools.io import requests
@@ -14,6 +13,10 @@ from e2kdisk.tools.io.messages import request_error
 from e2kdisk.tools.io.reading import failed, pieces, vector
 from e2kdisk.tools.io.session import Complaint, Session, UsageMistake
 from e2kdisk.tools.io.values import MAX_REQUEST, ValueProblem, report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_PATTERN = 0xCD
 
