@@ -332,7 +332,7 @@ Counted = Callable[[str, int], None]
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_crash_leaves_leaks_at_most_and_all_that_was_flushed(name: str, tmp_path: Path, counted: Counted) -> None:
     seen: set[tuple[int, bytes]] = set()
-    crash(name, 1, 24, tmp_path, seen)
+    crash(name, 1, 10, tmp_path, seen)
     counted("crash states", len(seen))
 
 

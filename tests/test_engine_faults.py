@@ -347,7 +347,7 @@ def sweep(operation: Operation, place: Path, most: int) -> int:
 def test_a_fault_at_a_step_of_an_operation_corrupts_nothing(
     operation: Operation, tmp_path: Path, counted: Counted
 ) -> None:
-    most = 2 if operation.name == "refcount table grows" else 4 if operation.key is not None else 10
+    most = 1 if operation.name == "refcount table grows" else 2 if operation.key is not None else 3
     counted("faults injected", sweep(operation, tmp_path, most))
 
 

@@ -173,7 +173,7 @@ def test_a_device_error_fails_the_run(guest: Guest, kind: str, status: int) -> N
         ",logical_block_size=4096,physical_block_size=4096",
     ],
 )
-@pytest.mark.parametrize("wait", ["ring", "interrupt"])
+@pytest.mark.parametrize("wait", [pytest.param("ring", marks=pytest.mark.slow), "interrupt"])
 def test_any_choice_of_features_works(guest: Guest, device: str, wait: str) -> None:
     output = guest.run(device=device, first=64, sectors=1024, inflight=20, wait=wait)
     assert last_line(output) == "PASS"

@@ -102,7 +102,7 @@ def explore(scenario, seeds, rules):
 
 
 def test_writing_a_file_survives_any_timing(fat_write):
-    explore(fat_write, range(5), TIMING)
+    explore(fat_write, range(3), TIMING)
 
 
 def test_writing_a_file_survives_power_cuts(fat_write):
