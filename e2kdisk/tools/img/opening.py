@@ -83,7 +83,7 @@ class ImageOpener(Opener):
         driver = tree.get("driver", options.format)
         if driver is not None and not isinstance(driver, str):
             raise Reason("Must specify either driver or file")
-        if len(tree) > 1:  # more than the file, or only a driver
+        if tree.keys() - {"driver", "file"}:
             from e2kdisk.tools.img.node_options import with_node_options
 
             options = with_node_options(tree, options)
@@ -198,7 +198,7 @@ class ImageOpener(Opener):
             raise _unknown_driver(driver)
         if not isinstance(tree.get("filename"), str) or not tree["filename"]:
             raise Reason(f"The '{driver}' block driver requires a file name")
-        if len(tree) > 1:
+        if tree.keys() - {"driver", "filename"}:
             from e2kdisk.tools.img.node_options import check_file_options
 
             check_file_options(tree)
