@@ -12,12 +12,9 @@ from e2kdisk.block.status import BlockStatus
 from e2kdisk.errors import CorruptImage, ImageError, UsageError
 from e2kdisk.qcow2 import layout
 from e2kdisk.qcow2.allocation import Allocation, Allocator, InPlace
-from e2kdisk.qcow2.bitmaps import Bitmaps
 from e2kdisk.qcow2.cache import Table
-from e2kdisk.qcow2.compressed_write import write_compressed
 from e2kdisk.qcow2.compression import Decompressor, read_compressed_run
 from e2kdisk.qcow2.cow import CopyOnWrite
-from e2kdisk.qcow2.dirty_bits import DirtyBits
 from e2kdisk.qcow2.encryption import decrypt, encrypted, read_unaligned, write_unaligned
 from e2kdisk.qcow2.entries import Entries64
 from e2kdisk.qcow2.extent_status import status_of
@@ -28,13 +25,12 @@ from e2kdisk.qcow2.header_file import HeaderWriter
 from e2kdisk.qcow2.inflight import InFlight
 from e2kdisk.qcow2.mapping import DEFAULT_L2_CACHE_BYTES, Allocated, Compressed, Extent, Mapping, Unallocated, Zero
 from e2kdisk.qcow2.metadata import Metadata
+from e2kdisk.qcow2.on_demand import OnDemand
 from e2kdisk.qcow2.overlap import OverlapGuard
 from e2kdisk.qcow2.packing import Packing
 from e2kdisk.qcow2.refcount import MAX_PENDING_FREES, PASSED_ON, Freed, RefcountTable
 from e2kdisk.qcow2.relock import take_back
-from e2kdisk.qcow2.resize import resize
 from e2kdisk.qcow2.scattered_read import read_allocated
-from e2kdisk.qcow2.snapshot import Snapshots
 from e2kdisk.qcow2.write_gate import WriteGate
 from e2kdisk.qcow2.write_order import WriteOrder
 from e2kdisk.qcow2.zero import ZeroAndDiscard
@@ -42,6 +38,7 @@ from e2kdisk.qcow2.zero import ZeroAndDiscard
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from e2kdisk.crypto.sector import SectorCipher
+    from e2kdisk.qcow2.dirty_bits import DirtyBits
 
 _PLAIN = layout.COMPRESSED | layout.ZERO
 _IN_PLACE = layout.COPIED | _PLAIN
@@ -50,7 +47,7 @@ DEPTH_PER_STACK = 32
 """A read goes down a chain by recursion; after this many images it continues on a stack of its own."""
 
 
-class Qcow2Image(Node):
+class Qcow2Image(OnDemand, Node):
     """An open qcow2 image (BDRVQcowState).
 
     Locking: `lock` guards all metadata. Data moves outside it. Readers look at resident L2 slices without
@@ -82,8 +79,6 @@ class Qcow2Image(Node):
         self.inflight = InFlight(self.scheduler)
         self.decompressor = Decompressor(file, geometry)
         self.guard = guard
-        self.snapshots = Snapshots(self)
-        self.bitmaps = Bitmaps(self)
         self.tracked: tuple[DirtyBits, ...] = ()
         """Bitmaps in which every write is marked."""
         self._cow = CopyOnWrite(self)
@@ -149,8 +144,10 @@ class Qcow2Image(Node):
         if lazy_refcounts is None:
             lazy_refcounts = bool(header.compatible_features & layout.COMPAT_LAZY_REFCOUNTS)
         order.lazy = lazy_refcounts and header.version >= 3
-        await image.snapshots.load()
-        await image.bitmaps.load(disk_header or header)
+        if header.nb_snapshots:
+            await image.snapshots.load()
+        if header.extension(layout.EXT_BITMAPS) is not None:
+            await image.bitmaps.load(disk_header or header)
         if not file.read_only:
             await image.guard_structures()
             guard.need_no_conflict(image.name)
@@ -436,6 +433,8 @@ class Qcow2Image(Node):
 
     async def write_compressed(self, offset: int, iov: IoVec, level: int | None = None) -> None:
         """Write whole clusters compressed (compressed_write.py). Raises UsageError, OSError or ImageError."""
+        from e2kdisk.qcow2.compressed_write import write_compressed
+
         length = iov_length(iov)
         async with self.changing(offset, length):
             await write_compressed(self, offset, iov, length, level)
@@ -465,6 +464,8 @@ class Qcow2Image(Node):
 
     async def truncate(self, size: int) -> None:
         """Node.truncate: grow or shrink the disk; new bytes read as zeros. Raises ImageError, OSError."""
+        from e2kdisk.qcow2.resize import resize
+
         self.need_write_access()
         await resize(self, size)
 

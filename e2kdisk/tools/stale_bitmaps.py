@@ -17,8 +17,7 @@ _ADVICE = "Some clusters may be leaked, run 'qemu-img check -r' on the image fil
 
 def warn_of_stale_bitmaps(node: Node, warn: Callable[[str], None], add: Callable[[str], None]) -> bool:
     """Warn if the bitmaps of an image that has just been opened are stale; `add` gets a hint without an end of line."""
-    bitmaps = getattr(node, "bitmaps", None)
-    if bitmaps is None or not bitmaps.stale:
+    if not getattr(node, "has_stale_bitmaps", False):
         return False
     warn(_WHY[node.header.version])  # type: ignore[attr-defined]
     add(_ADVICE)
